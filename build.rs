@@ -1,0 +1,23 @@
+//! Compiles `proto/` without a system protoc and keeps the descriptor set for gRPC reflection.
+
+use std::path::PathBuf;
+
+use prost::Message as _;
+
+const PROTOS: [&str; 3] = ["yardarm/v1/evaluation.proto", "yardarm/v1/replication.proto", "yardarm/v1/admin.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
+    // Definitions and chunks are shared between many readers: `Bytes` is cloned by reference.
+    tonic_prost_build::configure()
+        .bytes(".yardarm.v1.SnapshotChunk.data")
+        .bytes(".yardarm.v1.Item.definition")
+        .bytes(".yardarm.v1.FlagState.definition")
+        .bytes(".yardarm.v1.FlagInfo.definition")
+        .bytes(".yardarm.v1.BackupChunk.data")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! `yardarm bench`: what Yardarm costs on this machine, measured beside its floors in the same run. `tests/bench/README.md` tells the
+//! method and the figures.
+
+use clap::Subcommand;
+use prost::Message as _;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::output::Out;
+
+mod arrivals;
+mod evaluate;
+pub mod flags;
+mod floor;
+mod http2;
+mod load;
+mod memory;
+mod process;
+mod propagate;
+mod questions;
+mod report;
+mod restart;
+mod socket;
+mod statistics;
+mod watch;
+mod watchers;
+mod world;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Exit with code 1 when a figure misses its bar
+    #[arg(long, global = true)]
+    check: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Rate, latency and CPU of unary, batch and stream evaluations, beside a ping-pong, hyper's hello and a tonic echo
+    Evaluate(evaluate::Args),
+    /// Time from a commit to every pod and watcher, beside a loop of write() to as many connections
+    Propagate(propagate::Args),
+    /// Time from the start of a sidecar to its first answer, with the control plane dead
+    Restart(restart::Args),
+    /// Memory of a sidecar: idle, with flags, for each watcher
+    Memory(memory::Args),
+    /// Open watchers on servers that run, make changes, and print how many deliveries that was
+    Watch(watch::Args),
+    /// Print a flag document of realistic flags: 3 rules, 5 attributes, a split, about 600 bytes each
+    Flags {
+        #[arg(long, default_value_t = 10_000)]
+        count: usize,
+    },
+    /// Write one Evaluate request as it goes over the wire after the headers, for h2load
+    Request {
+        /// Number of the realistic flag
+        #[arg(long, default_value_t = 0)]
+        flag: usize,
+    },
+    /// One of the floors, as a server (the benchmarks start them)
+    #[command(hide = true)]
+    Floor {
+        #[command(subcommand)]
+        floor: floor::Floor,
+    },
+}
+
+/// A benchmark with an error in it has no result: a server that does not start or a wrong answer ends it.
+pub fn run(args: Args, out: &mut Out) -> Outcome {
+    let Args { command, check } = args;
+    let report = match command {
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Propagate(args) => propagate::run(args),
+        Command::Restart(args) => restart::run(args),
+        Command::Memory(args) => memory::run(args),
+        Command::Watch(args) => {
+            let deliveries = watch::run(args).map_err(unable)?;
+            out.line(format_args!("{deliveries}"))?;
+            return Ok(Exit::Done);
+        }
+        Command::Flags { count } => {
+            out.line(flags::document(count))?;
+            return Ok(Exit::Done);
+        }
+        Command::Request { flag } => {
+            out.bytes(&load::framed(&questions::request(flag, 0).encode_to_vec()))?;
+            return Ok(Exit::Done);
+        }
+        Command::Floor { floor } => return floor::serve(floor).map(|()| Exit::Done).map_err(unable),
+    };
+    report.map_err(unable)?.print(out, check)
+}
+
+fn unable(error: anyhow::Error) -> Failure {
+    Failure::unable(format!("{error:#}"))
+}

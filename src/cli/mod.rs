@@ -1,0 +1,161 @@
+//! The command line: one file for each group of commands, each with its own arguments.
+
+mod audit;
+mod backup;
+#[cfg(feature = "control")]
+pub mod bench;
+mod completion;
+mod connect;
+mod context;
+mod decision;
+#[cfg(feature = "control")]
+mod dev;
+mod diff;
+mod documents;
+mod duration;
+mod environments;
+mod eval;
+mod exit;
+mod flag;
+mod healthcheck;
+mod kill;
+mod output;
+mod pods;
+mod ready;
+mod replay;
+mod roles;
+mod status;
+mod table;
+mod view;
+mod watch;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use exit::{EXIT_CODES, Failure, Outcome};
+use output::{Format, Out};
+
+/// Feature flags whose kill switch is acknowledged by every pod.
+#[derive(Debug, clap::Parser)]
+#[command(name = "yardarm", version, after_help = EXIT_CODES)]
+struct Cli {
+    /// Text for people, or one JSON value per line for programs
+    #[arg(short, long, value_name = "FORMAT", env = "YARDARM_OUTPUT", default_value = "text", global = true)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run everything in one process: control plane, sidecars and sample flags
+    #[cfg(feature = "control")]
+    Dev(dev::Args),
+    /// Run the control plane: it keeps the flags and tells every sidecar
+    #[cfg(feature = "control")]
+    Control(roles::ControlArgs),
+    /// Run a sidecar: it answers applications from memory
+    Sidecar(roles::SidecarArgs),
+    /// Ask a sidecar or a control plane whether it is well, as the probe of a container
+    Healthcheck(healthcheck::Args),
+    /// Ask a sidecar what a context is served, and explain it rule by rule
+    Eval(eval::Args),
+    /// List, show, change and check flags
+    Flag(flag::Args),
+    /// Print every change of flags as a sidecar sees it
+    Watch(watch::Args),
+    /// Stop a flag everywhere: it serves its kill variant, whatever its rules say
+    Kill(kill::KillArgs),
+    /// End the kill of a flag
+    Restore(kill::RestoreArgs),
+    /// Show which pod holds which revision, how old it is there, and what was rejected
+    Pods(pods::Args),
+    /// Show who changed what and why, or check that the record is whole
+    Audit(audit::Args),
+    /// List, create and copy environments
+    Env(environments::Args),
+    /// Write everything that the control plane holds to a file
+    Backup(backup::Args),
+    /// Replace everything that the control plane holds with a backup
+    RestoreBackup(backup::RestoreArgs),
+    /// Measure what Yardarm costs on this machine, beside its floors
+    #[cfg(feature = "control")]
+    Bench(bench::Args),
+    /// Print the completion script of a shell
+    Completion(completion::Args),
+}
+
+/// Reads the arguments, runs the command and says how it ended.
+pub fn run() -> ExitCode {
+    let Cli { output: format, command } = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let out = &mut Out::new(format);
+    let outcome = match command {
+        #[cfg(feature = "control")]
+        Command::Dev(args) => dev::run(args, out),
+        #[cfg(feature = "control")]
+        Command::Control(args) => roles::control(args, out),
+        Command::Sidecar(args) => roles::sidecar(args, out),
+        Command::Healthcheck(args) => ask(healthcheck::run(args, out)),
+        Command::Eval(args) => ask(eval::run(args, out)),
+        Command::Flag(args) => ask(flag::run(args, out)),
+        Command::Watch(args) => ask(watch::run(args, out)),
+        Command::Kill(args) => ask(kill::kill(args, out)),
+        Command::Restore(args) => ask(kill::restore(args, out)),
+        Command::Pods(args) => ask(pods::run(args, out)),
+        Command::Audit(args) => ask(audit::run(args, out)),
+        Command::Env(args) => ask(environments::run(args, out)),
+        Command::Backup(args) => ask(backup::run(args, out)),
+        Command::RestoreBackup(args) => ask(backup::restore(args, out)),
+        #[cfg(feature = "control")]
+        Command::Bench(args) => bench::run(args, out),
+        Command::Completion(args) => completion::run(args, out),
+    };
+    output::end(outcome, format)
+}
+
+/// The whole command line. `dev` shares its terminal with whoever tries things there, so it logs what is wrong and not what is well; that
+/// its sidecars lose their control plane when all of them end together is not wrong.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    #[cfg(feature = "control")]
+    let command =
+        command.mut_subcommand("dev", |dev| dev.mut_arg("log_level", |level| level.default_value("warn,yardarm::replica::follow=error")));
+    command
+}
+
+/// One thread is enough for a command that asks and prints.
+fn ask(work: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::unable(format!("cannot start: {error}")))?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// clap has this check too, but not in a release build, and the tests are built as what is shipped.
+    #[test]
+    fn no_two_arguments_of_a_command_have_one_name() {
+        let mut cli = command();
+        cli.build();
+        let mut commands = vec![cli];
+        while let Some(command) = commands.pop() {
+            let mut seen = BTreeSet::new();
+            for arg in command.get_arguments() {
+                let names = arg.get_long_and_visible_aliases().into_iter().flatten().map(|long| format!("--{long}"));
+                let shorts = arg.get_short_and_visible_aliases().into_iter().flatten().map(|short| format!("-{short}"));
+                for name in names.chain(shorts).chain([format!("id {}", arg.get_id())]) {
+                    assert!(seen.insert(name.clone()), "`yardarm {}` has {name} twice", command.get_name());
+                }
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `yardarm control` and `yardarm sidecar`: a role in a process of its own.
+
+#[cfg(feature = "control")]
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+#[cfg(feature = "control")]
+use super::exit::innermost;
+use super::exit::{Exit, Failure, Outcome};
+use super::output::Out;
+use super::ready::{self, Addresses};
+#[cfg(feature = "control")]
+use crate::control;
+use crate::lifecycle::{Shutdown, shut_down_on_signals};
+use crate::{sidecar, telemetry};
+
+#[cfg(feature = "control")]
+#[derive(Debug, clap::Args)]
+pub struct ControlArgs {
+    #[command(flatten)]
+    control: control::Args,
+    #[command(flatten)]
+    ready: ready::Args,
+    #[command(flatten)]
+    telemetry: telemetry::Args,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SidecarArgs {
+    #[command(flatten)]
+    sidecar: sidecar::Args,
+    #[command(flatten)]
+    ready: ready::Args,
+    #[command(flatten)]
+    telemetry: telemetry::Args,
+}
+
+#[cfg(feature = "control")]
+pub fn control(args: ControlArgs, out: &mut Out) -> Outcome {
+    let ControlArgs { control, telemetry, ready } = args;
+    host(None, &telemetry, async |shutdown| {
+        free(control.listen, "the control plane", "--listen")?;
+        let data = control.data.clone();
+        let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
+        let addresses = Addresses::here(None, Some(ready::Control { grpc: running.grpc, data }), Vec::new());
+        let _announced = ready.announce(&addresses)?;
+        out.answer(&addresses, |out, addresses| match &addresses.control {
+            Some(ready::Control { grpc, data }) => out.line(format!("control plane on http://{grpc}, store in {}", data.display())),
+            None => Ok(()),
+        })?;
+        end(&shutdown).await
+    })
+}
+
+pub fn sidecar(args: SidecarArgs, out: &mut Out) -> Outcome {
+    let SidecarArgs { sidecar, telemetry, ready } = args;
+    // Answers are given by threads of the sidecar's own; here run replication and the management endpoints.
+    host(Some(2), &telemetry, async |shutdown| {
+        let (pod, environment, upstream) =
+            (sidecar.upstream.pod.clone(), sidecar.upstream.environment.clone(), sidecar.upstream.control.clone());
+        let sidecar::Running { tcp, uds, management, .. } = sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
+        let addresses = Addresses::here(Some(environment), None, vec![ready::Sidecar { pod, tcp, socket: uds, management }]);
+        let _announced = ready.announce(&addresses)?;
+        out.answer(&addresses, |out, _| out.line(format!("sidecar on {tcp}, management on http://{management}, follows {upstream}")))?;
+        end(&shutdown).await
+    })
+}
+
+/// Runs a role on `threads` threads (one a core when not given) until it is asked to end.
+pub fn host(threads: Option<usize>, telemetry: &telemetry::Args, role: impl AsyncFnOnce(Shutdown) -> Outcome) -> Outcome {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    let runtime = builder.enable_all().build().map_err(|error| Failure::unable(format!("cannot start a runtime: {error}")))?;
+    let outcome = runtime.block_on(async {
+        let guard = telemetry::init(telemetry).map_err(unstartable)?;
+        let shutdown = Shutdown::new();
+        shut_down_on_signals(shutdown.clone()).map_err(|error| Failure::unable(format!("cannot listen for signals: {error}")))?;
+        let outcome = role(shutdown).await;
+        drop(guard);
+        outcome
+    });
+    // What a part still does after its time was up is cut off.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+/// Waits until the process is asked to end and has ended in order.
+pub async fn end(shutdown: &Shutdown) -> Outcome {
+    for overdue in shutdown.complete().await {
+        tracing::warn!(phase = ?overdue.phase, held_by = overdue.held_by.join(", "), "not finished in its time and cut off");
+    }
+    Ok(Exit::Done)
+}
+
+/// Refuses an address that cannot be had before anything is started, and names the option that chose it.
+#[cfg(feature = "control")]
+pub fn free(address: SocketAddr, what: &str, option: &str) -> Result<(), Failure> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            let port = address.port();
+            Err(Failure::unable(format!(
+                "port {port} for {what} is taken on {}; stop who listens there, or choose another with {option}",
+                address.ip()
+            )))
+        }
+        Err(error) => {
+            Err(Failure::unable(format!("{what} cannot listen on {address}: {}; choose another address with {option}", innermost(&error))))
+        }
+    }
+}
+
+/// The whole chain of causes on one line. An error that already tells its cause does not tell it twice.
+pub fn unstartable(error: anyhow::Error) -> Failure {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    Failure::unable(line)
+}
+
+impl Addresses {
+    pub fn here(environment: Option<String>, control: Option<ready::Control>, sidecars: Vec<ready::Sidecar>) -> Self {
+        Self { pid: std::process::id(), environment, control, sidecars }
+    }
+}

@@ -1,0 +1,106 @@
+//! gRPC errors in lines that people can act on: the message, the fields that are wrong, and when to try again.
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use super::duration::rough;
+use super::exit::{Failure, innermost};
+
+pub fn of_control(status: Status) -> Failure {
+    failure("the control plane", status)
+}
+
+pub fn of_sidecar(status: Status) -> Failure {
+    failure("the sidecar", status)
+}
+
+/// The failure that a call to `whom` ("the control plane", "the sidecar") ended with.
+fn failure(whom: &str, status: Status) -> Failure {
+    let message = status.message();
+    match status.code() {
+        // tonic tells its own time-out as CANCELLED, a server as DEADLINE_EXCEEDED.
+        Code::DeadlineExceeded | Code::Cancelled => {
+            Failure::unable(format!("{whom} did not answer in time; look whether it is well, or give it more with --timeout"))
+        }
+        Code::Unavailable => match std::error::Error::source(&status) {
+            Some(broken) => Failure::unable(format!("the connection to {whom} broke: {}; try again", innermost(broken))),
+            None => Failure::unable(format!("{whom} cannot answer now: {message}")),
+        },
+        Code::Unimplemented => {
+            Failure::unable(format!("{whom} does not know this call ({message}); is it an older version than this one?"))
+        }
+        Code::Internal | Code::Unknown | Code::DataLoss => Failure::unable(format!("{whom} failed: {message}; its log says more")),
+        Code::NotFound if !message.contains("did you mean") => {
+            Failure::problem(format!("{message}; `yardarm flag list` and `yardarm env list` show what there is"))
+        }
+        _ => Failure::problem(message),
+    }
+    .with_details(details(&status))
+}
+
+fn details(status: &Status) -> Vec<String> {
+    let found = status.get_error_details();
+    let fields = found.bad_request().into_iter().flat_map(|bad| &bad.field_violations).map(|field| match field.field.as_str() {
+        "" => field.description.clone(),
+        name => format!("{name}: {}", field.description),
+    });
+    let preconditions =
+        found.precondition_failure().into_iter().flat_map(|failed| &failed.violations).map(|violation| match violation.subject.as_str() {
+            "" => violation.description.clone(),
+            subject => format!("{subject}: {}", violation.description),
+        });
+    let quotas = found
+        .quota_failure()
+        .into_iter()
+        .flat_map(|failed| &failed.violations)
+        .map(|violation| format!("{}: {}", violation.subject, violation.description));
+    let help = found.help().into_iter().flat_map(|help| &help.links).map(|link| format!("{}: {}", link.description, link.url));
+    let retry = found.retry_info().and_then(|retry| retry.retry_delay).map(|delay| format!("try again in {}", rough(delay)));
+    fields.chain(preconditions).chain(quotas).chain(help).chain(retry).collect()
+}
+
+/// Whether a write lost against another one: the revision that it expected is not the newest any more.
+pub fn is_conflict(status: &Status) -> bool {
+    status.code() == Code::Aborted
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::{ErrorDetails, FieldViolation};
+
+    use super::super::exit::Exit;
+
+    use super::*;
+
+    #[test]
+    fn every_field_that_is_wrong_has_a_line() {
+        let violations = vec![FieldViolation::new("flags.a.rules[0].serve", "no variant `on`"), FieldViolation::new("", "one more")];
+        let status = Status::with_error_details(Code::InvalidArgument, "2 problems", ErrorDetails::with_bad_request(violations));
+        let failure = failure("the control plane", status);
+        assert_eq!(failure.exit, Exit::Problem);
+        assert_eq!(failure.message, "2 problems");
+        assert_eq!(failure.details, ["flags.a.rules[0].serve: no variant `on`", "one more"]);
+    }
+
+    #[test]
+    fn a_refusal_is_a_problem_and_an_absence_is_not() {
+        for code in
+            [Code::NotFound, Code::Aborted, Code::AlreadyExists, Code::FailedPrecondition, Code::ResourceExhausted, Code::PermissionDenied]
+        {
+            assert_eq!(failure("x", Status::new(code, "no")).exit, Exit::Problem, "{code:?}");
+        }
+        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Unimplemented, Code::Internal, Code::Unknown] {
+            assert_eq!(failure("x", Status::new(code, "no")).exit, Exit::Unable, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_time_to_wait_is_told() {
+        let details = ErrorDetails::with_retry_info(Some(std::time::Duration::from_secs(3)));
+        let failure = failure("the sidecar", Status::with_error_details(Code::Unavailable, "draining", details));
+        assert_eq!(
+            (failure.message.as_str(), failure.details.as_slice()),
+            ("the sidecar cannot answer now: draining", ["try again in 3 s".to_owned()].as_slice())
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! From a command to a draft: what it would change in the environment as it stands.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+
+use super::command::Command;
+use super::environment::Environment;
+use super::error::{Conflicting, Error};
+use super::plan::{Basis, Definition, Draft, KillEdit, Upsert, definitions};
+use super::turn::Urgency;
+use super::{Ledger, unknown_item};
+use crate::control::audit::Action;
+use crate::control::store::Order;
+use crate::control::stored::{self, Version};
+use crate::flag::{Flag, Item, ItemKind, ItemName, Position, Revision, limits};
+
+/// A command, read and looked up as far as the present state does not matter.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    Create { name: String },
+    Copy { from: String, to: String },
+    Define { environment: String, definitions: Vec<Definition>, action: Action, detail: String, expect: Option<Revision> },
+    Delete { environment: String, item: ItemName, expect: Option<Revision> },
+    Kill { environment: String, flag: String },
+    Restore { environment: String, flag: String, percent: Option<f64>, expect: Option<Revision> },
+}
+
+/// Bytes; parsed in well under a millisecond.
+const SMALL_DOCUMENT: usize = 8 << 10;
+
+impl Request {
+    pub(super) fn urgency(&self) -> Urgency {
+        match self {
+            Self::Kill { .. } => Urgency::Urgent,
+            _ => Urgency::Normal,
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) async fn prepare(&self, command: Command) -> Result<Request, Error> {
+        Ok(match command {
+            Command::CreateEnvironment { name } => Request::Create { name: environment_name(name, "name")? },
+            Command::CopyEnvironment { from, to } => Request::Copy { from, to: environment_name(to, "to")? },
+            Command::Apply { environment, document, expect } => {
+                let is_small = document.len() <= SMALL_DOCUMENT;
+                let definitions = off_the_async_threads(is_small, move || definitions(&document)).await??;
+                Request::Define { environment, definitions, action: Action::Apply, detail: String::new(), expect }
+            }
+            Command::Delete { environment, item, expect } => Request::Delete { environment, item: checked(item)?, expect },
+            Command::Revert { environment, item, to, expect } => {
+                let found = self.get_at(&environment, &checked(item)?, to).await?;
+                let definition = Definition::parse(&found.name, &found.definition)?;
+                let detail = format!("to revision {to}");
+                Request::Define { environment, definitions: vec![definition], action: Action::Revert, detail, expect }
+            }
+            Command::Kill { environment, flag } => Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key },
+            Command::Restore { environment, flag, percent, expect } => {
+                Request::Restore { environment, flag: checked(ItemName::flag(flag))?.key, percent, expect }
+            }
+        })
+    }
+
+    /// What the request changes now, or why it is refused.
+    pub(super) async fn draft(&self, request: &Request) -> Result<Draft, Error> {
+        match request {
+            Request::Create { name } => {
+                self.is_free(name)?;
+                Ok(Draft::of(name, Action::CreateEnvironment))
+            }
+            Request::Copy { from, to } => {
+                self.is_free(to)?;
+                self.look(from, |state| Ok(copy(state, from, to)))
+            }
+            Request::Define { environment, definitions, action, detail, expect } => {
+                let basis = self.look(environment, |state| Ok(Basis::gather(state, definitions, &[])))?;
+                self.define(basis, environment, *action, detail, *expect).await
+            }
+            Request::Delete { environment, item, expect } => {
+                let basis = self.look(environment, |state| delete(state, environment, item, *expect))?;
+                self.define(basis, environment, Action::Delete, "", *expect).await
+            }
+            Request::Kill { environment, flag } => self.look(environment, |state| kill(state, environment, flag)),
+            Request::Restore { environment, flag, percent, expect } => self.restore(environment, flag, *percent, *expect).await,
+        }
+    }
+
+    async fn define(&self, basis: Basis, name: &str, action: Action, detail: &str, expect: Option<Revision>) -> Result<Draft, Error> {
+        let (name, detail) = (name.to_owned(), detail.to_owned());
+        let draft = off_the_async_threads(basis.is_small(), move || basis.check(name, action, detail)).await??;
+        self.check_conflicts(&draft, expect).await?;
+        Ok(draft)
+    }
+
+    async fn restore(&self, name: &str, flag: &str, percent: Option<f64>, expect: Option<Revision>) -> Result<Draft, Error> {
+        let item = ItemName::flag(flag);
+        let (standing, basis, seen, revision) = self.look(name, |state| {
+            let found = state.items.get(&item).ok_or_else(|| unknown_item(name, state, &item))?;
+            let definitions = match percent {
+                Some(percent) => vec![Definition::flag(flag.to_owned(), Flag::from_json(&found.definition)?.with_percent(percent)?)],
+                None => Vec::new(),
+            };
+            let standing = state.kills.get(flag).cloned();
+            Ok((standing, Basis::gather(state, &definitions, &[]), state.head.position, found.revision))
+        })?;
+        if let (Some(kill), Some(expected)) = (&standing, expect)
+            && kill.revision > expected
+        {
+            let (revision, actor, at_us) = (kill.revision, kill.actor.clone(), kill.at_us);
+            return Err(Error::Conflict { expected, changed: vec![Conflicting { item, revision, actor, at_us }] });
+        }
+        let detail = percent.map_or_else(String::new, |percent| format!("at {percent} %"));
+        let mut draft = self.define(basis, name, Action::Restore, &detail, expect).await?;
+        match (standing, percent) {
+            (Some(_), _) => draft.kills.push(KillEdit::Lift(flag.to_owned())),
+            // Asked again after an answer was lost: it is as it should be.
+            (None, _) if draft.upserts.is_empty() => draft.stands = revision,
+            (None, percent) => return Err(Error::NotKilled { flag: flag.to_owned(), percent: percent.unwrap_or_default() }),
+        }
+        draft.seen = Some(seen);
+        Ok(draft)
+    }
+
+    fn look<T>(&self, environment: &str, look: impl FnOnce(&Environment) -> Result<T, Error>) -> Result<T, Error> {
+        self.read(environment, look).ok_or_else(|| self.unknown_environment(environment))?
+    }
+
+    fn is_free(&self, name: &str) -> Result<(), Error> {
+        match self.shared(name) {
+            Some(_) => Err(Error::EnvironmentExists { name: name.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one of the items was changed after the revision that the writer saw, and by whom.
+    async fn check_conflicts(&self, draft: &Draft, expect: Option<Revision>) -> Result<(), Error> {
+        let (Some(expected), Some(seen)) = (expect, draft.seen) else { return Ok(()) };
+        if seen.revision <= expected {
+            return Ok(());
+        }
+        let touched: Vec<_> = draft.upserts.iter().map(|upsert| &upsert.name).chain(&draft.removed).collect();
+        let suspects = self.look(&draft.environment, |state| {
+            let revision = |name: &&ItemName| state.items.get(name).map(|item| item.revision);
+            Ok(touched.into_iter().map(|name| (name, revision(&name))).collect::<Vec<_>>())
+        })?;
+        let view = self.store.view().await?;
+        let mut changed = Vec::new();
+        for (name, revision) in suspects {
+            let mut range = stored::versions(&draft.environment, name);
+            match revision {
+                Some(revision) if revision <= expected => continue,
+                Some(revision) => range.from = stored::version(&draft.environment, name, revision),
+                // There is none: it may have been removed since.
+                None => range.from = stored::version(&draft.environment, name, expected.saturating_add(1)),
+            }
+            let order = if revision.is_some() { Order::Ascending } else { Order::Descending };
+            for entry in view.range(range, order, 1).await? {
+                let revision = stored::number(&entry.key).unwrap_or_default();
+                let Version { actor, at_us, .. } = Version::decode(entry.value)?;
+                changed.push(Conflicting { item: name.clone(), revision, actor, at_us });
+            }
+        }
+        if changed.is_empty() { Ok(()) } else { Err(Error::Conflict { expected, changed }) }
+    }
+}
+
+impl Draft {
+    pub(super) fn of(environment: &str, action: Action) -> Self {
+        Self {
+            environment: environment.to_owned(),
+            action,
+            detail: String::new(),
+            seen: None,
+            upserts: Vec::new(),
+            removed: Vec::new(),
+            kills: Vec::new(),
+            segments: None,
+            stands: 0,
+        }
+    }
+
+    fn on(environment: &str, action: Action, seen: Position) -> Self {
+        Self { seen: Some(seen), ..Self::of(environment, action) }
+    }
+}
+
+fn copy(state: &Environment, from: &str, to: &str) -> Draft {
+    let upsert = |(name, item): (&ItemName, &Arc<Item>)| {
+        let (definition, refers_to) = (item.definition.clone(), state.links.of(name).to_vec());
+        Upsert { name: name.clone(), definition, refers_to }
+    };
+    Draft {
+        detail: format!("from {from} at {}", state.head.position),
+        upserts: state.items.iter().map(upsert).collect(),
+        kills: state.kills.values().cloned().map(KillEdit::Carry).collect(),
+        segments: Some(state.segments.clone()),
+        ..Draft::of(to, Action::CopyEnvironment)
+    }
+}
+
+fn kill(state: &Environment, environment: &str, flag: &str) -> Result<Draft, Error> {
+    let draft = Draft::on(environment, Action::Kill, state.head.position);
+    if let Some(standing) = state.kills.get(flag) {
+        return Ok(Draft { stands: standing.revision, ..draft });
+    }
+    let item = ItemName::flag(flag);
+    if !state.items.contains_key(&item) {
+        return Err(unknown_item(environment, state, &item));
+    }
+    Ok(Draft { kills: vec![KillEdit::Set(flag.to_owned())], ..draft })
+}
+
+fn delete(state: &Environment, environment: &str, item: &ItemName, expect: Option<Revision>) -> Result<Basis, Error> {
+    if !state.items.contains_key(item) {
+        return Err(unknown_item(environment, state, item));
+    }
+    let users: BTreeSet<ItemName> = state.links.users(item).cloned().collect();
+    if !users.is_empty() {
+        return Err(Error::InUse { item: item.clone(), users: users.into_iter().collect() });
+    }
+    if let (ItemKind::Flag, Some(kill), Some(expected)) = (item.kind, state.kills.get(&item.key), expect)
+        && kill.revision > expected
+    {
+        let (item, revision, actor, at_us) = (item.clone(), kill.revision, kill.actor.clone(), kill.at_us);
+        return Err(Error::Conflict { expected, changed: vec![Conflicting { item, revision, actor, at_us }] });
+    }
+    Ok(Basis::gather(state, &[], std::slice::from_ref(item)))
+}
+
+fn environment_name(name: String, field: &'static str) -> Result<String, Error> {
+    match limits::is_key(&name) {
+        true => Ok(name),
+        false => Err(Error::Malformed { field, problem: not_a_key(&name) }),
+    }
+}
+
+fn checked(item: ItemName) -> Result<ItemName, Error> {
+    match limits::is_key(&item.key) {
+        true => Ok(item),
+        false => Err(Error::Malformed { field: "key", problem: not_a_key(&item.key) }),
+    }
+}
+
+fn not_a_key(found: &str) -> String {
+    let shown: String = found.chars().take(40).collect();
+    format!("found {shown:?}, expected 1 to {} letters, digits, dots, underscores and hyphens", limits::KEY_BYTES)
+}
+
+/// Small work is done on the spot: it takes less time than to hand it over.
+async fn off_the_async_threads<T: Send + 'static>(is_small: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    match is_small {
+        true => Ok(work()),
+        false => spawn_blocking(work).await.map_err(|problem| Error::Aborted { problem: problem.to_string() }),
+    }
+}

@@ -1,0 +1,130 @@
+//! Starts the control plane and says where it listens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+
+use super::accept::connections;
+use super::ledger::{Actor, Command, Retention};
+use super::routes::Routes;
+use super::store::{Embedded, Store};
+use super::{Fleet, Ledger, admin, publish};
+use crate::clock::{Clock, SystemClock};
+use crate::lifecycle::{Phase, Shutdown};
+use crate::telemetry::rpc::TraceLayer;
+use crate::wire::{DESCRIPTORS, v1};
+
+/// The environment that a first start makes, and that every tool uses when none is named.
+pub const DEFAULT_ENVIRONMENT: &str = "default";
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Where sidecars and the command line reach the control plane
+    #[arg(long, env = "YARDARM_LISTEN", default_value = "127.0.0.1:8020")]
+    pub listen: SocketAddr,
+
+    /// Directory of the store; created when it is absent
+    #[arg(long, env = "YARDARM_DATA", value_name = "DIR", default_value = ".yardarm")]
+    pub data: PathBuf,
+
+    /// Changes of each environment that a sidecar can resume from
+    #[arg(long, value_name = "CHANGES", default_value_t = 10_000)]
+    pub log_changes: usize,
+
+    /// Days that a change can be resumed from
+    #[arg(long, value_name = "DAYS", default_value_t = 7)]
+    pub log_days: u32,
+
+    /// Answer gRPC reflection, which lists every method and message
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub reflection: bool,
+
+    #[command(flatten)]
+    pub publish: publish::Args,
+}
+
+/// What runs, and where it was bound.
+pub struct Running {
+    pub grpc: SocketAddr,
+    pub ledger: Arc<Ledger>,
+    pub fleet: Arc<Fleet>,
+}
+
+/// A peer that does not answer a ping within this is gone: its streams are freed, and a sidecar behind a dead link is seen as such.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(20);
+const KEEPALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// A relay or a console multiplexes many streams over one connection.
+const STREAMS: u32 = 100_000;
+const HEADER_BYTES: u32 = 16 << 10;
+/// Streams that a client may reset before they are answered (rapid reset), and resets that it may provoke.
+const PENDING_RESETS: usize = 20;
+const PROVOKED_RESETS: usize = 1_024;
+
+/// Opens the store, serves Admin, Replication, health and reflection, and returns once the address is bound. It ends with `shutdown`.
+pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let Args { listen, data, log_changes, log_days, reflection, publish } = args;
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
+    let grpc = listener.local_addr()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let retention = Retention { changes: log_changes, age: Duration::from_secs(u64::from(log_days) * 24 * 3600) };
+    let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&data)).await??);
+    let ledger = Ledger::open_with(store, Arc::clone(&clock), retention).await?;
+    if ledger.environments().is_empty() {
+        let command = Command::CreateEnvironment { name: DEFAULT_ENVIRONMENT.to_owned() };
+        ledger.commit(&Actor::new("yardarm"), "first start", command).await?;
+    }
+    let fleet = Fleet::new(Arc::clone(&clock));
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<v1::admin_server::AdminServer<admin::Admin>>().await;
+    health.set_serving::<publish::Publish>().await;
+    let mut routes = Routes::default()
+        .with(health_service)
+        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), shutdown.clone()))
+        .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), clock, publish, shutdown.clone()));
+    if reflection {
+        routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);
+    }
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WITHIN))
+        .max_concurrent_streams(STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(PROVOKED_RESETS))
+        .layer(TraceLayer);
+
+    let connections = connections(listener);
+    let served = Arc::clone(&ledger);
+    let drained = shutdown.hold(Phase::Drain, "the control plane's connections");
+    tokio::spawn(async move {
+        let _drained = drained;
+        let stop = shutdown.clone();
+        let stopping = async move {
+            stop.requested().await;
+            // Whoever asks from here on, on a connection that is still open, is told to go elsewhere.
+            health.set_service_status("", ServingStatus::NotServing).await;
+            health.set_not_serving::<v1::admin_server::AdminServer<admin::Admin>>().await;
+            health.set_not_serving::<publish::Publish>().await;
+        };
+        let serving = server.serve_with_incoming_shutdown(routes, connections, stopping);
+        tokio::select! {
+            ended = serving => {
+                if let Err(problem) = ended {
+                    tracing::error!(%problem, %grpc, "the control plane stopped serving");
+                }
+            }
+            // Whoever does not let go in time is cut off.
+            () = shutdown.finished() => {}
+        }
+        drop(served);
+    });
+    tracing::info!(%grpc, environments = ledger.environments().len(), "control plane serves");
+    Ok(Running { grpc, ledger, fleet })
+}

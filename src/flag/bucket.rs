@@ -1,0 +1,124 @@
+//! Where somebody stands: a bucket from 0 to 999,999, out of a salt and a key. Integer arithmetic only.
+//!
+//! `bucket = metrohash64(salt ++ 0xFF ++ key, seed 0) mod 1,000,000`, salt and key as UTF-8. The byte 0xFF is in no UTF-8 text, so that
+//! no other salt and key spell the same bytes (`ab` + `c`, `a` + `bc`). Vectors are in `tests/data/flag/buckets.txt`; they never change, because
+//! a new number for somebody is another prompt, price or checkout for them.
+
+use std::hash::Hasher as _;
+
+use metrohash::MetroHash64;
+use smallvec::SmallVec;
+
+use super::context::Attribute;
+
+pub const BUCKETS: u32 = 1_000_000;
+
+const SEPARATOR: u8 = 0xFF;
+
+/// A salt, ready to be hashed with keys. As long as a flag's key usually is, it lies where it is used.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Salt(SmallVec<[u8; 32]>);
+
+impl Salt {
+    pub(super) fn new(salt: &str) -> Self {
+        let mut prefix = SmallVec::from_slice(salt.as_bytes());
+        prefix.push(SEPARATOR);
+        Self(prefix)
+    }
+
+    pub(super) fn bucket(&self, key: &[u8]) -> u32 {
+        let mut hasher = MetroHash64::with_seed(0);
+        hasher.write(&self.0);
+        hasher.write(key);
+        (hasher.finish() % u64::from(BUCKETS)) as u32
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0[..self.0.len() - 1]).unwrap_or_default()
+    }
+}
+
+/// The bucket of `key` in a split with this salt.
+pub fn bucket(salt: &str, key: &str) -> u32 {
+    Salt::new(salt).bucket(key.as_bytes())
+}
+
+/// The bucket of whom the attribute names: text that is not empty, or a whole number up to 2^53 - 1 by its decimal digits.
+pub(super) fn bucket_of(salt: &Salt, attribute: Attribute<'_>) -> Option<u32> {
+    match attribute {
+        Attribute::String("") => None,
+        Attribute::String(text) => Some(salt.bucket(text.as_bytes())),
+        Attribute::Number(number) if number.fract() == 0.0 && number.abs() <= super::value::EXACT_INTEGERS => {
+            let mut buffer = [0; 20];
+            Some(salt.bucket(digits(number as i64, &mut buffer)))
+        }
+        Attribute::Null | Attribute::Bool(_) | Attribute::Number(_) | Attribute::List | Attribute::Object => None,
+    }
+}
+
+/// Decimal digits without an allocation.
+fn digits(number: i64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut start = buffer.len();
+    let mut rest = number.unsigned_abs();
+    loop {
+        start -= 1;
+        buffer[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if number < 0 {
+        start -= 1;
+        buffer[start] = b'-';
+    }
+    &buffer[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_number_is_the_person_of_its_digits() {
+        let salt = Salt::new("checkout");
+        for number in [0_i64, 1, -1, 42, 9_007_199_254_740_991, -9_007_199_254_740_991] {
+            assert_eq!(bucket_of(&salt, Attribute::Number(number as f64)), Some(bucket("checkout", &number.to_string())));
+        }
+        assert_eq!(bucket_of(&salt, Attribute::Number(-0.0)), Some(bucket("checkout", "0")));
+    }
+
+    #[test]
+    fn what_is_no_key_has_no_bucket() {
+        let salt = Salt::new("checkout");
+        for attribute in [
+            Attribute::Null,
+            Attribute::Bool(true),
+            Attribute::Number(0.5),
+            Attribute::Number(f64::NAN),
+            Attribute::Number(1e18),
+            Attribute::String(""),
+            Attribute::List,
+            Attribute::Object,
+        ] {
+            assert_eq!(bucket_of(&salt, attribute), None, "{attribute:?}");
+        }
+    }
+
+    #[test]
+    fn buckets_are_those_of_an_independent_implementation() {
+        let vectors = include_str!("../../tests/data/flag/buckets.txt").lines().filter(|line| !line.starts_with('#'));
+        let mut count = 0;
+        for line in vectors {
+            let [salt, key, expected] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line:?} has not three parts") };
+            assert_eq!(bucket(salt, key).to_string(), expected, "salt {salt:?}, key {key:?}");
+            count += 1;
+        }
+        assert_eq!(count, 139);
+    }
+
+    #[test]
+    fn salt_and_key_do_not_run_into_each_other() {
+        assert_ne!(bucket("ab", "c"), bucket("a", "bc"));
+    }
+}

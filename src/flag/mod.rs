@@ -1,0 +1,59 @@
+//! What a flag is and what it answers. Pure: no clock, no I/O, no async, no randomness.
+//!
+//! ```text
+//! text -> node, yaml -> read -> document -> compile -> compiled -> decide, explain
+//!                                 |  ^                  (condition, segment, keys, ranges, bucket)
+//!                              write ramp
+//! ```
+//! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
+//! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
+//! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `state`: an environment as it is stored and replicated, and its digest.
+
+mod bucket;
+mod compile;
+mod compiled;
+mod condition;
+mod context;
+mod date;
+mod decide;
+mod decision;
+mod describe;
+mod document;
+mod environment;
+mod explain;
+mod keys;
+pub mod limits;
+mod node;
+mod problem;
+mod ramp;
+mod ranges;
+mod read;
+mod schema;
+mod segment;
+mod state;
+mod value;
+mod version;
+mod write;
+mod yaml;
+
+pub use bucket::{BUCKETS, bucket};
+pub use compile::compile;
+pub use compiled::{CompiledFlag, Prerequisite as CompiledPrerequisite};
+pub use context::{Attribute, Attributes, Context, TARGETING_KEY};
+pub use decide::{Lookup, NoFlags};
+pub use decision::{Decision, ErrorCode, Reason, Variant};
+pub use document::{
+    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Operator, Prerequisite, Rule, Scalar, Segment, Serve, Split,
+    Target, Test, Weight,
+};
+pub use environment::{check_environment, check_environment_size};
+pub use explain::{Asked, Explanation, Step};
+pub use problem::{Problem, Problems};
+pub use schema::{SCHEMA, schema};
+pub use segment::Segments;
+pub use state::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
+pub use value::{Value, ValueType};
+
+/// The sample flags: `deploy/samples/flags.yaml`, a document that explains itself.
+pub const SAMPLES: &str = include_str!("../../deploy/samples/flags.yaml");

@@ -1,0 +1,310 @@
+//! Text to documents, with every problem at once.
+
+mod condition;
+mod fields;
+mod value;
+
+use serde_json::Value as Json;
+
+#[cfg(test)]
+pub(super) use condition::CONDITION;
+
+use super::document::{Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target};
+use super::limits;
+use super::node::{Node, quoted};
+use super::problem::{Path, Problems, did_you_mean};
+use super::yaml;
+use fields::{Fields, text};
+
+/// Keys of each kind of object; what is not named here is refused.
+pub(super) const DOCUMENT: &[&str] = &["$schema", "$evaluators", "flags", "metadata", "segments"];
+pub(super) const FLAG: &[&str] = &[
+    "defaultSplit",
+    "defaultVariant",
+    "description",
+    "expectedLifetime",
+    "killVariant",
+    "kind",
+    "metadata",
+    "offVariant",
+    "owner",
+    "prerequisites",
+    "rules",
+    "state",
+    "tags",
+    "targeting",
+    "targets",
+    "variants",
+];
+pub(super) const PREREQUISITE: &[&str] = &["flag", "variants"];
+pub(super) const TARGET: &[&str] = &["keys", "variant"];
+pub(super) const RULE: &[&str] = &["description", "name", "serve", "split", "when"];
+pub(super) const SPLIT: &[&str] = &["baseline", "by", "hash", "salt", "weights"];
+pub(super) const SEGMENT: &[&str] = &["description", "excluded", "included", "when"];
+
+impl Document {
+    /// Reads YAML or JSON. Every problem is reported, with its line.
+    ///
+    /// Only the shape is checked; whether names lead somewhere is for [`super::compile`] and [`super::check_environment`].
+    pub fn parse(text: &str) -> Result<Self, Problems> {
+        match Self::parse_partly(text) {
+            (Some(document), problems) => problems.into_result(document),
+            (None, problems) => Err(problems),
+        }
+    }
+
+    /// The same for whoever wants to go on and find more: what cannot be read is left out. Without a problem there is a document, and it
+    /// is whole.
+    pub fn parse_partly(text: &str) -> (Option<Self>, Problems) {
+        let mut problems = Problems::default();
+        let document = if text.len() > limits::DOCUMENT_BYTES {
+            problems.found(Path::ROOT, format!("{} bytes", text.len()), format!("at most {} bytes", limits::DOCUMENT_BYTES));
+            None
+        } else {
+            tree(text, &mut problems).and_then(|root| document(&root, &mut problems))
+        };
+        (document, problems.located_in(text))
+    }
+}
+
+impl Flag {
+    /// Reads what [`Flag::to_canonical_json`] writes, or any other JSON spelling of it. Paths of problems begin at the flag.
+    pub fn from_json(json: &[u8]) -> Result<Self, Problems> {
+        from_json(json, limits::FLAG_BYTES, flag)
+    }
+}
+
+impl Segment {
+    /// Reads what [`Segment::to_canonical_json`] writes, or any other JSON spelling of it. Paths of problems begin at the segment.
+    pub fn from_json(json: &[u8]) -> Result<Self, Problems> {
+        from_json(json, limits::SEGMENT_BYTES, segment)
+    }
+}
+
+fn from_json<T>(json: &[u8], most_bytes: usize, read: fn(&Node<'_>, Path<'_>, &mut Problems) -> Option<T>) -> Result<T, Problems> {
+    let mut problems = Problems::default();
+    if json.len() > most_bytes {
+        problems.found(Path::ROOT, format!("{} bytes", json.len()), format!("at most {most_bytes} bytes"));
+        return Err(problems);
+    }
+    let item = match Node::from_json(json) {
+        Ok(root) => read(&root, Path::ROOT, &mut problems),
+        Err(error) => {
+            problems.found(Path::ROOT, format!("text that is no JSON ({error})"), "JSON");
+            None
+        }
+    };
+    match item {
+        Some(item) => problems.into_result(item),
+        None => Err(problems),
+    }
+}
+
+/// What begins like JSON is read as JSON, which is quicker and knows every escape; if that fails it may still be YAML in flow style.
+fn tree<'t>(text: &'t str, problems: &mut Problems) -> Option<Node<'t>> {
+    if text.trim_start().starts_with('{')
+        && let Ok(root) = Node::from_json(text.as_bytes())
+    {
+        return Some(root);
+    }
+    match yaml::parse(text) {
+        Ok(root) => Some(root),
+        Err(yaml::NotYaml { line, found, expected }) => {
+            problems.push(super::Problem { path: String::new(), line, found, expected: expected.to_owned(), hint: None });
+            None
+        }
+    }
+}
+
+fn document(root: &Node<'_>, problems: &mut Problems) -> Option<Document> {
+    let path = Path::ROOT;
+    let fields = Fields::of(root, "a document", DOCUMENT, path, problems)?;
+    let flags = fields.map("flags", "flags by key", path, problems, |key, node, path, problems| {
+        is_key(key, path, problems);
+        flag(node, path, problems)
+    });
+    let segments = fields.map("segments", "segments by key", path, problems, |key, node, path, problems| {
+        is_key(key, path, problems);
+        segment(node, path, problems)
+    });
+    let evaluators =
+        fields.map("$evaluators", "evaluators by name", path, problems, |_, node, path, problems| value::json(node, 1, path, problems));
+    Some(Document { flags, segments, metadata: metadata(&fields, path, problems), evaluators: evaluators.into_iter().collect() })
+}
+
+fn is_key(key: &str, path: Path<'_>, problems: &mut Problems) {
+    if !limits::is_key(key) {
+        problems.found(path, quoted(key), format!("a key of 1 to {} letters, digits, dots, underscores and hyphens", limits::KEY_BYTES));
+    }
+}
+
+fn metadata(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Metadata {
+    fields.map("metadata", "text, numbers and booleans by name", path, problems, |_, node, path, problems| {
+        value::scalar(node, path, problems)
+    })
+}
+
+fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
+    let fields = Fields::of(node, "a flag", FLAG, path, problems)?;
+    let variants = fields.map("variants", "variants by name", path, problems, |name, node, path, problems| {
+        if name.is_empty() || name.len() > limits::KEY_BYTES {
+            problems.found(path, quoted(name), format!("a name of 1 to {} bytes", limits::KEY_BYTES));
+        }
+        value::value(node, path, problems)
+    });
+    if fields.get("variants").is_none() {
+        problems.found(path, "a flag without `variants`", "at least one variant");
+    } else if matches!(fields.get("variants"), Some(Node::Map(entries)) if entries.is_empty()) {
+        problems.found(path.key("variants"), "no variant", "at least one variant");
+    }
+    value::one_type(&variants, path.key("variants"), problems);
+    Some(Flag {
+        description: fields.text("description", path, problems),
+        owner: fields.text("owner", path, problems),
+        tags: fields.set("tags", "a tag", path, problems),
+        kind: choice(&fields, "kind", Kind::ALL, Kind::as_str, path, problems),
+        expected_lifetime: fields.get("expectedLifetime").and_then(|node| lifetime(node, path.key("expectedLifetime"), problems)),
+        state: choice(&fields, "state", FlagState::ALL, FlagState::as_str, path, problems).unwrap_or_default(),
+        variants,
+        default_variant: fields.text("defaultVariant", path, problems),
+        default_split: fields.get("defaultSplit").and_then(|node| split(node, path.key("defaultSplit"), problems)),
+        off_variant: fields.text("offVariant", path, problems),
+        kill_variant: fields.text("killVariant", path, problems),
+        prerequisites: fields.list("prerequisites", "prerequisites", path, problems, prerequisite),
+        targets: fields.list("targets", "targets", path, problems, target),
+        rules: fields.list("rules", "rules", path, problems, rule),
+        targeting: targeting(&fields, path, problems),
+        metadata: metadata(&fields, path, problems),
+    })
+}
+
+/// flagd's `{}` is no targeting.
+fn targeting(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Option<Json> {
+    match fields.get("targeting")? {
+        Node::Map(entries) if entries.is_empty() => None,
+        node => value::json(node, 1, path.key("targeting"), problems),
+    }
+}
+
+/// One of the names of an enum.
+fn choice<T: Copy, const N: usize>(
+    fields: &Fields<'_, '_>,
+    key: &str,
+    all: [T; N],
+    name: fn(T) -> &'static str,
+    path: Path<'_>,
+    problems: &mut Problems,
+) -> Option<T> {
+    let node = fields.get(key)?;
+    let choice = match node {
+        Node::String(found) => all.into_iter().find(|choice| name(*choice) == found),
+        _ => None,
+    };
+    if choice.is_none() {
+        let names = all.map(name);
+        let hint = if let Node::String(found) = node { did_you_mean(found, names) } else { None };
+        problems.hinted(path.key(key), node.to_string(), format!("one of {}", names.join(", ")), hint);
+    }
+    choice
+}
+
+/// `40d`, `6w`, `permanent`.
+fn lifetime(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Lifetime> {
+    const EXPECTED: &str = "days such as 40d, weeks such as 6w, or permanent";
+    let found = text(node, EXPECTED, path, problems)?;
+    let days = |digits: &str, factor: u32| digits.parse::<u32>().ok().and_then(|count| count.checked_mul(factor)).filter(|days| *days > 0);
+    let lifetime = match (found.as_str(), found.strip_suffix('d'), found.strip_suffix('w')) {
+        ("permanent", ..) => Some(Lifetime::Permanent),
+        (_, Some(digits), _) => days(digits, 1).map(Lifetime::Days),
+        (.., Some(digits)) => days(digits, 7).map(Lifetime::Days),
+        _ => None,
+    };
+    if lifetime.is_none() {
+        problems.found(path, quoted(&found), EXPECTED);
+    }
+    lifetime
+}
+
+fn prerequisite(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Prerequisite> {
+    let fields = Fields::of(node, "a prerequisite", PREREQUISITE, path, problems)?;
+    let flag = required(&fields, "flag", "a prerequisite", path, problems);
+    let variants = fields.set("variants", "the name of a variant", path, problems);
+    if !matches!(fields.get("variants"), Some(Node::List(list)) if !list.is_empty()) {
+        problems.found(path.key("variants"), "no variant", "a list of the variants, at least one, that the other flag must serve");
+    }
+    Some(Prerequisite { flag: flag?, variants })
+}
+
+fn target(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Target> {
+    let fields = Fields::of(node, "a target", TARGET, path, problems)?;
+    let variant = required(&fields, "variant", "a target", path, problems);
+    let keys = fields.set("keys", "a targeting key", path, problems);
+    Some(Target { variant: variant?, keys })
+}
+
+fn rule(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Rule> {
+    let fields = Fields::of(node, "a rule", RULE, path, problems)?;
+    let name = fields.text("name", path, problems);
+    let description = fields.text("description", path, problems);
+    let when = fields.list("when", "conditions", path, problems, condition::condition);
+    let serve = match (fields.get("serve"), fields.get("split")) {
+        (Some(node), None) => text(node, "the name of a variant", path.key("serve"), problems).map(Serve::Variant),
+        (None, Some(node)) => split(node, path.key("split"), problems).map(Serve::Split),
+        (None, None) => {
+            problems.found(path, "a rule that serves nothing", "`serve` with the name of a variant, or a `split`");
+            None
+        }
+        (Some(_), Some(_)) => {
+            problems.found(path, "`serve` and `split`", "one of them");
+            None
+        }
+    };
+    Some(Rule { name, description, when, serve: serve? })
+}
+
+fn split(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Split> {
+    let fields = Fields::of(node, "a split", SPLIT, path, problems)?;
+    let weights =
+        fields.map("weights", "weights by variant", path, problems, |_, node, path, problems| value::weight(node, path, problems));
+    if fields.get("weights").is_none() {
+        problems.found(path, "a split without `weights`", "`weights` with a share for each variant");
+    }
+    Some(Split {
+        by: fields.text("by", path, problems),
+        salt: fields.text("salt", path, problems),
+        hash: hash(&fields, path, problems).unwrap_or_default(),
+        weights,
+        baseline: fields.text("baseline", path, problems),
+    })
+}
+
+fn hash(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Option<Hash> {
+    if let Some(Node::String(name)) = fields.get("hash")
+        && matches!(&**name, "murmur3" | "sha1")
+    {
+        problems.found(
+            path.key("hash"),
+            format!("{name:?}, which is not supported yet"),
+            "metro: the hashes of other systems come with their importers",
+        );
+        return None;
+    }
+    choice(fields, "hash", Hash::ALL, Hash::as_str, path, problems)
+}
+
+fn segment(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Segment> {
+    let fields = Fields::of(node, "a segment", SEGMENT, path, problems)?;
+    Some(Segment {
+        description: fields.text("description", path, problems),
+        included: fields.set("included", "a targeting key", path, problems),
+        excluded: fields.set("excluded", "a targeting key", path, problems),
+        when: fields.list("when", "conditions", path, problems, condition::condition),
+    })
+}
+
+fn required(fields: &Fields<'_, '_>, key: &str, what: &str, path: Path<'_>, problems: &mut Problems) -> Option<String> {
+    if fields.get(key).is_none() {
+        problems.found(path, format!("{what} without `{key}`"), format!("`{key}`"));
+    }
+    fields.text(key, path, problems)
+}

@@ -1,0 +1,63 @@
+//! Yardarm: feature flags whose kill switch is a fact. This page is the map.
+//!
+//! ```text
+//!   people, pipelines                                         applications, in any language
+//!        |  Admin                                                  |  Evaluate, WatchFlags
+//!        v                                                         v
+//!   +---------------- control ----------------+   Replication   +------------- sidecar -------------+
+//!   | admin -> ledger -> store (redb, memory) |  Follow, Urgent |  evaluate  stream  watch  health  |
+//!   |            |  durable, then published   | --------------> |        reads | changes            |
+//!   |            v                            |    deltas,      |              v                    |
+//!   | publish (one cursor a session) -> fleet | <-------------- |  replica: dashmap <- one Writer   |
+//!   +-----------------------------------------+   kills, acks   +---- follow ------------- disk ----+
+//! ```
+//!
+//! # Parts
+//! - [`flag`]: what a flag is, and what it answers: document, compile, decide, explain, the state of an environment and its digest. Pure.
+//! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
+//! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
+//! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
+//! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`.
+//! - [`telemetry`]: logs, and spans by OTLP. [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
+//! - [`cli`]: the executable's commands, `dev` and `bench` among them.
+//!
+//! # Who may import whom
+//! ```text
+//! main -> cli -> sidecar -> replica -> wire -> flag        flag imports nothing; sidecar and control never import each other
+//!          \---> control ------------> wire, flag          sidecar, control -> telemetry -> flag; leaves: lifecycle, backoff, clock
+//! ```
+//! `tests/it/architecture.rs` holds these arrows.
+//!
+//! # Invariants
+//! - Evaluation never touches the network, the disk or the control plane, and does not allocate to decide. A sidecar whose upstream is gone
+//!   serves what it holds for ever, and says how old it is.
+//! - `flag::compile` is the only place where a flag can be refused; `decide` is total. There is no evaluation error besides an unknown flag,
+//!   a type that was not asked for, and a sidecar that never had a state.
+//! - A kill is a register above everything else in the state, with a revision of its own: it may overtake the log and cannot be lost by a
+//!   resync, a restart or a flag that does not compile.
+//! - Nothing is published before it is durable, and nothing is durable without its audit entry: both are one transaction of the ledger.
+//! - One task writes a replica: [`replica::Writer`] is not `Clone`. A change becomes visible whole or not at all.
+//! - No reader has a queue. A session or a watcher is a cursor; what it missed comes as the latest state of each key, kills first.
+//! - There is no clock, no randomness and no I/O in [`flag`]; no `unsafe` anywhere; no panic on input.
+//! - Absent on purpose: modules named util, common or config. A setting lives beside what it sets.
+//!
+//! # Ports
+//! | port | who serves | what | why there |
+//! |---|---|---|---|
+//! | 8013 | sidecar | evaluation, gRPC | flagd's port, so that its clients find us |
+//! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
+//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8020 | control plane | Admin and Replication, gRPC | one port to guard |
+
+pub mod backoff;
+pub mod clock;
+pub mod flag;
+pub mod lifecycle;
+pub mod replica;
+pub mod sidecar;
+pub mod telemetry;
+pub mod wire;
+
+pub mod cli;
+#[cfg(feature = "control")]
+pub mod control;

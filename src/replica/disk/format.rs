@@ -1,0 +1,173 @@
+//! One generation of the last good state as a file: a header, then the state as a protobuf message, each with its checksum.
+
+use bytes::{Buf, BufMut, Bytes};
+use prost::Message as _;
+
+use crate::clock::Micros;
+use crate::flag::{Digest, Position, State};
+use crate::wire::v1;
+
+const MAGIC: &[u8; 8] = b"YARDARM\n";
+const FORMAT: u32 = 1;
+/// Magic, format, number, epoch, revision, digest, freshness, length and checksum of the state, checksum of all that.
+pub const HEADER: usize = MAGIC.len() + 4 + 8 + 8 + 8 + 16 + 8 + 8 + 4 + 4;
+
+/// What can be said of a file without reading all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Counts the files that were written to this directory; the highest is the newest.
+    pub number: u64,
+    pub position: Position,
+    digest: Digest,
+    fresh_us: Micros,
+    length: u64,
+    checksum: u32,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    pub number: u64,
+    pub state: State,
+    /// Last proof, before the file was written, that the newest state was held: Unix time, microseconds.
+    pub fresh_us: Micros,
+}
+
+/// Why a file is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    #[error("it is shorter than a header: {0} bytes")]
+    Short(usize),
+    #[error("it does not begin like a state file")]
+    Magic,
+    #[error("it has format {0}, this version reads format {FORMAT}")]
+    Format(u32),
+    #[error("it holds {found} bytes of state, its header says {expected}")]
+    Length { expected: u64, found: usize },
+    #[error("its checksum is {found:08x}, its header says {expected:08x}: a byte was lost or changed")]
+    Checksum { expected: u32, found: u32 },
+    #[error("its state does not decode: {0}")]
+    State(String),
+}
+
+pub fn encode(generation: Generation) -> Vec<u8> {
+    let Generation { number, state, fresh_us } = generation;
+    let Position { epoch, revision } = state.position;
+    let digest = state.digest.to_bytes();
+    let body = v1::State::from(state);
+    let length = body.encoded_len();
+    let mut file = Vec::with_capacity(HEADER + length);
+    file.resize(HEADER, 0);
+    body.encode_raw(&mut file);
+    let (mut header, body) = file.split_at_mut(HEADER);
+    header.put_slice(MAGIC);
+    header.put_u32_le(FORMAT);
+    header.put_u64_le(number);
+    header.put_u64_le(epoch);
+    header.put_u64_le(revision);
+    header.put_slice(&digest);
+    header.put_i64_le(fresh_us);
+    header.put_u64_le(length as u64);
+    header.put_u32_le(crc32fast::hash(body));
+    let sealed = crc32fast::hash(&file[..HEADER - 4]);
+    file[HEADER - 4..HEADER].copy_from_slice(&sealed.to_le_bytes());
+    file
+}
+
+/// Reads the header from the beginning of a file.
+pub fn header(file: &[u8]) -> Result<Header, Damage> {
+    let bytes = file.get(..HEADER).ok_or(Damage::Short(file.len()))?;
+    let mut header = bytes;
+    if header.copy_to_bytes(MAGIC.len()) != MAGIC[..] {
+        return Err(Damage::Magic);
+    }
+    let format = header.get_u32_le();
+    let number = header.get_u64_le();
+    let position = Position { epoch: header.get_u64_le(), revision: header.get_u64_le() };
+    let mut digest = [0; 16];
+    header.copy_to_slice(&mut digest);
+    let fresh_us = header.get_i64_le();
+    let length = header.get_u64_le();
+    let checksum = header.get_u32_le();
+    // First of all, because another format may have its checksum elsewhere.
+    if format != FORMAT {
+        return Err(Damage::Format(format));
+    }
+    check(header.get_u32_le(), &bytes[..HEADER - 4])?;
+    Ok(Header { number, position, digest: Digest::from_bytes(digest), fresh_us, length, checksum })
+}
+
+/// Definitions share the memory of `file`.
+pub fn decode(file: Bytes) -> Result<Generation, Damage> {
+    let Header { number, position, digest, fresh_us, length, checksum } = header(&file)?;
+    let body = file.slice(HEADER..);
+    if body.len() as u64 != length {
+        return Err(Damage::Length { expected: length, found: body.len() });
+    }
+    check(checksum, &body)?;
+    let body = v1::State::decode(body).map_err(|error| Damage::State(error.to_string()))?;
+    let state = State::try_from(body).map_err(|malformed| Damage::State(malformed.to_string()))?;
+    if (state.position, state.digest) != (position, digest) {
+        return Err(Damage::State(format!("it is at {}, the header says {position}", state.position)));
+    }
+    Ok(Generation { number, state, fresh_us })
+}
+
+fn check(expected: u32, bytes: &[u8]) -> Result<(), Damage> {
+    match crc32fast::hash(bytes) {
+        found if found == expected => Ok(()),
+        found => Err(Damage::Checksum { expected, found }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flag::{Item, ItemName, Kill};
+
+    fn generation() -> Generation {
+        let item = Item { name: ItemName::flag("checkout"), revision: 3, definition: Bytes::from_static(b"{\"variants\":{}}") };
+        let kill = Kill { flag_key: "checkout".into(), revision: 4, killed: true, actor: "ana".into(), reason: "errors".into(), at_us: 9 };
+        let digest = Digest::of([&item], [&kill]);
+        let position = Position { epoch: 7, revision: 4 };
+        let state = State { position, items: vec![item], kills: vec![kill], digest, origin_time_us: 8 };
+        Generation { number: 5, state, fresh_us: 10 }
+    }
+
+    #[test]
+    fn a_state_comes_back_as_it_was_written() {
+        assert_eq!(decode(encode(generation()).into()), Ok(generation()));
+    }
+
+    #[test]
+    fn no_flipped_bit_is_believed() {
+        let file = encode(generation());
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut flipped = file.clone();
+                flipped[at] ^= 1 << bit;
+                assert!(decode(flipped.into()).is_err(), "bit {bit} of byte {at} of {} was flipped and believed", file.len());
+            }
+        }
+    }
+
+    #[test]
+    fn no_torn_file_is_believed() {
+        let file = encode(generation());
+        for length in 0..file.len() {
+            assert!(decode(Bytes::copy_from_slice(&file[..length])).is_err(), "{length} of {} bytes were believed", file.len());
+        }
+        let mut longer = file.clone();
+        longer.push(0);
+        assert!(matches!(decode(longer.into()), Err(Damage::Length { .. })));
+    }
+
+    #[test]
+    fn a_newer_format_says_that_it_is_one() {
+        let mut file = encode(generation());
+        file[MAGIC.len()] = 2;
+        assert_eq!(decode(file.into()), Err(Damage::Format(2)));
+    }
+}

@@ -1,0 +1,259 @@
+//! Follows the control plane: what it says is applied, acknowledged and kept on disk; whatever becomes of it, what is held is served.
+//!
+//! Four tasks. One listens to the log, one to the kill lane, one asks now and then while there is no stream; all of them hand what they
+//! hear to the fourth, the only one that changes the replica and the disk. They run on the runtime that [`Local::follow`] is called on,
+//! which should not be the one that answers applications.
+
+mod board;
+mod link;
+mod metrics;
+mod owner;
+mod poll;
+mod saver;
+mod snapshot;
+mod stream;
+mod urgent;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use http::Uri;
+use rand::Rng as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::wire::replication::Identity;
+
+use super::disk::{self, Disk, Found, Generation, Guard, Suspected};
+use super::{Replica, Writer};
+
+pub use metrics::{BOUNDS_US, Ended, Histogram, Lane, Metrics};
+
+use board::Board;
+use link::Link;
+use owner::Owner;
+use saver::Saver;
+
+/// A control plane that is not heard for so many of its heartbeats is taken for lost.
+const LOST_AFTER_HEARTBEATS: u32 = 3;
+/// What is believed before the control plane has said it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// For the goodbye to arrive and be answered.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// Between the streams and the owner: enough to overlap reading with applying, not enough to hide that the owner is busy.
+const LOG_QUEUE: usize = 4;
+const KILL_QUEUE: usize = 256;
+
+/// Whom to follow, and as whom.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Addresses of the control plane, tried in turn; at least one.
+    pub control_planes: Vec<Uri>,
+    pub environment: String,
+    pub identity: Identity,
+    pub timing: Timing,
+}
+
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// Without a stream for this long, polls begin.
+    pub poll_after: Duration,
+    /// Between two polls, more or less a half.
+    pub poll_every: Duration,
+}
+
+/// A replica with what was on disk in it, not yet following anybody.
+pub struct Local {
+    replica: Replica,
+    writer: Writer,
+    disk: Option<Disk>,
+    guard: Option<Guard>,
+    metrics: Arc<Metrics>,
+}
+
+/// Follows until it is told to leave. Dropping it is like the end of the process: no goodbye, and nothing more is written.
+pub struct Follower {
+    following: Arc<Following>,
+    streams: JoinSet<()>,
+    owner: JoinHandle<()>,
+}
+
+/// What the tasks share.
+struct Following {
+    settings: Settings,
+    replica: Replica,
+    link: Link,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    state: watch::Sender<LinkState>,
+    leaving: CancellationToken,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LinkState {
+    /// `None` while a stream is open.
+    down_since: Option<Instant>,
+    heartbeat: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { poll_after: Duration::from_secs(10), poll_every: Duration::from_secs(5) }
+    }
+}
+
+/// Reads the last good state, so that a sidecar can serve before it has reached anybody. Without a directory nothing is kept. Blocks for
+/// as long as the disk takes; `version` is that of the program.
+pub fn load(data: Option<&Path>, version: &str, clock: Arc<dyn Clock>) -> Result<Local, disk::Error> {
+    let (replica, writer) = Replica::new(clock);
+    let mut local = Local { replica, writer, disk: None, guard: None, metrics: Arc::default() };
+    if let Some(dir) = data {
+        let (disk, guard, found) = Disk::open(dir, version)?;
+        (local.disk, local.guard) = (Some(disk), Some(guard));
+        local.take(dir, found);
+    }
+    Ok(local)
+}
+
+impl Local {
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Begins to follow. Must be called inside a runtime.
+    pub fn follow(self, settings: Settings) -> Follower {
+        let Self { replica, writer, disk, guard, metrics } = self;
+        let board = Arc::new(Board::new(replica.clone()));
+        let link = Link::new(&settings.control_planes, rand::rng().random_range(0..settings.control_planes.len().max(1)));
+        let state = watch::Sender::new(LinkState { down_since: Some(Instant::now()), heartbeat: HEARTBEAT });
+        let leaving = CancellationToken::new();
+        let following = Arc::new(Following { settings, replica, link, board: board.clone(), metrics: metrics.clone(), state, leaving });
+        let (log, from_log) = mpsc::channel(LOG_QUEUE);
+        let (kills, from_lane) = mpsc::channel(KILL_QUEUE);
+        let owner = Owner::new(writer, board, metrics.clone(), Saver::new(disk, metrics), guard);
+        let owner = tokio::spawn(owner.run(from_lane, from_log));
+        let mut streams = JoinSet::new();
+        streams.spawn(stream::run(following.clone(), log.clone()));
+        streams.spawn(poll::run(following.clone(), log));
+        streams.spawn(urgent::run(following.clone(), kills));
+        Follower { following, streams, owner }
+    }
+
+    fn take(&mut self, dir: &Path, Found { generation, damaged, suspected }: Found) {
+        self.metrics.damaged_files.store(damaged.len() as u64, Ordering::Relaxed);
+        let dir = dir.display().to_string();
+        for (path, damage) in &damaged {
+            let path = path.display().to_string();
+            tracing::error!(path, reason = %damage, "a state file is damaged and not believed");
+        }
+        let Some(generation) = generation else {
+            if !damaged.is_empty() {
+                tracing::error!(dir, "no state file can be believed: starting empty, not ready before the control plane answers");
+            }
+            return;
+        };
+        if !damaged.is_empty() {
+            tracing::warn!(dir, position = %generation.state.position, "serving the previous generation of the last good state");
+        }
+        self.apply(&dir, generation);
+        if let Some(Suspected { suspect, newest }) = suspected {
+            let (from, to) = (suspect.from, suspect.to);
+            tracing::error!(from, to, "no process lived for long after it had applied these revisions: what they changed is refused");
+            self.writer.refuse(suspect.epoch, suspect.revisions());
+            if let Some(newest) = newest {
+                self.apply(&dir, newest);
+            }
+        }
+    }
+
+    fn apply(&mut self, dir: &str, Generation { state, fresh_us, .. }: Generation) {
+        match self.writer.load(state, fresh_us) {
+            Ok(applied) => {
+                let (flags, age_s) = (self.replica.len(), self.replica.age().as_secs());
+                tracing::info!(dir, position = %applied.position, flags, age_s, "serving the last good state");
+            }
+            Err(reason) => tracing::error!(dir, %reason, "the last good state does not fit together and is not served"),
+        }
+    }
+}
+
+impl Follower {
+    pub fn replica(&self) -> &Replica {
+        &self.following.replica
+    }
+
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.following.metrics
+    }
+
+    /// Whether a stream is open; wakes when that changes.
+    pub fn is_connected(&self) -> bool {
+        self.following.state.borrow().down_since.is_none()
+    }
+
+    /// Returns once a stream is open.
+    pub async fn connected(&self) {
+        // The sender lives as long as this.
+        let _ = self.following.state.subscribe().wait_for(|state| state.down_since.is_none()).await;
+    }
+
+    /// Says goodbye and ends the streams. What is held is still served. Takes about a second at most.
+    pub async fn leave(&mut self) {
+        self.following.leaving.cancel();
+        while self.streams.join_next().await.is_some() {}
+    }
+
+    /// Leaves, and returns when everything that was applied is on disk.
+    pub async fn finish(mut self) {
+        self.leave().await;
+        if let Err(error) = (&mut self.owner).await {
+            tracing::error!(%error, "the task that applies changes failed: the last of them may not be on disk");
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.owner.abort();
+    }
+}
+
+impl Following {
+    fn up(&self, heartbeat: Duration) {
+        self.metrics.connected.store(true, Ordering::Relaxed);
+        self.state.send_replace(LinkState { down_since: None, heartbeat });
+    }
+
+    fn down(&self) {
+        self.metrics.connected.store(false, Ordering::Relaxed);
+        self.state.send_modify(|state| {
+            state.down_since.get_or_insert_with(Instant::now);
+        });
+    }
+
+    fn heartbeat(&self) -> Duration {
+        self.state.borrow().heartbeat
+    }
+
+    /// Returns when the goodbye has had its time.
+    async fn left(&self) {
+        self.leaving.cancelled().await;
+        tokio::time::sleep(GOODBYE_WITHIN).await;
+    }
+}
+
+/// What the control plane says of its heartbeat, within reason.
+fn heartbeat(ms: u32) -> Duration {
+    const SHORTEST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(60);
+    if ms == 0 { HEARTBEAT } else { Duration::from_millis(ms.into()).clamp(SHORTEST, LONGEST) }
+}

@@ -1,0 +1,222 @@
+//! The one task that changes the replica. Streams and polls hand it what they hear; kills are taken first.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::Micros;
+use crate::flag::{Delta, Digest, Kill, Position, State};
+use crate::replica::disk::{Guard, SURVIVED_AFTER, Suspect};
+use crate::replica::{Applied, Resync, Writer};
+use crate::wire::replication::ResyncCause;
+
+use super::board::Board;
+use super::metrics::{Lane, Metrics, count};
+use super::saver::{Saver, Turn};
+
+/// What the log says, from a stream or a poll.
+#[derive(Debug)]
+pub enum FromLog {
+    /// A stream begins: what is missing comes next.
+    Begin,
+    /// The control plane compared what is held here with its own: it is the same.
+    UpToDate(Position),
+    Snapshot(State),
+    /// A snapshot came that is none.
+    Corrupt,
+    Delta(Delta),
+    Head(Position, Digest),
+}
+
+/// A register from the kill lane.
+#[derive(Debug)]
+pub struct FromLane {
+    pub epoch: u64,
+    pub kill: Kill,
+}
+
+pub struct Owner {
+    writer: Writer,
+    board: Arc<Board>,
+    metrics: Arc<Metrics>,
+    saver: Saver,
+    guard: Option<Guard>,
+    /// Refused until each of its definitions has been replaced.
+    suspect: Option<Suspect>,
+    /// A snapshot was asked for: nothing else fits.
+    awaits_snapshot: bool,
+    /// When everything that was applied has been lived with for long enough.
+    survived_at: Option<Instant>,
+}
+
+impl Owner {
+    pub fn new(writer: Writer, board: Arc<Board>, metrics: Arc<Metrics>, saver: Saver, guard: Option<Guard>) -> Self {
+        let suspect = guard.as_ref().and_then(|guard| guard.refused().cloned());
+        // What was loaded from disk may be what the process before this one did not survive.
+        let survived_at = guard.as_ref().map(|_| Instant::now() + SURVIVED_AFTER);
+        Self { writer, board, metrics, saver, guard, suspect, awaits_snapshot: false, survived_at }
+    }
+
+    /// Runs until both ends are closed, then writes the state for the last time.
+    pub async fn run(mut self, mut kills: mpsc::Receiver<FromLane>, mut log: mpsc::Receiver<FromLog>) {
+        let (mut kills_open, mut log_open) = (true, true);
+        while kills_open || log_open {
+            tokio::select! {
+                biased;
+                kill = kills.recv(), if kills_open => match kill {
+                    Some(FromLane { epoch, kill }) => self.kill(epoch, kill),
+                    None => kills_open = false,
+                },
+                said = log.recv(), if log_open => match said {
+                    Some(said) => self.hear(said),
+                    None => log_open = false,
+                },
+                turn = self.saver.turn() => match turn {
+                    Turn::Due => self.save(),
+                    Turn::Written(written) => self.saver.written(written),
+                },
+                () = sleep_until(self.survived_at.unwrap_or_else(Instant::now)), if self.survived_at.is_some() => self.survived(),
+            }
+        }
+        self.survived();
+        if self.writer.replica().is_usable() {
+            let (state, fresh_us, keep_other) = (self.writer.state(), self.writer.replica().fresh_us(), self.suspect.is_some());
+            self.saver.finish(state, fresh_us, keep_other).await;
+        }
+    }
+
+    fn hear(&mut self, said: FromLog) {
+        match said {
+            FromLog::Begin => self.awaits_snapshot = false,
+            FromLog::Snapshot(state) => self.snapshot(state),
+            FromLog::Corrupt => {
+                count(&self.metrics.refused);
+                self.ask_for_snapshot(ResyncCause::Corrupt);
+            }
+            // The snapshot that was asked for brings all that these would.
+            FromLog::UpToDate(_) | FromLog::Delta(_) | FromLog::Head(..) if self.awaits_snapshot => {}
+            FromLog::Delta(delta) => self.delta(delta),
+            FromLog::UpToDate(head) => self.confirm(head, self.writer.digest()),
+            FromLog::Head(head, digest) => self.confirm(head, digest),
+        }
+    }
+
+    fn kill(&mut self, epoch: u64, kill: Kill) {
+        let Some(applied) = self.writer.apply_kill(epoch, kill.clone()) else { return };
+        count(&self.metrics.kills);
+        self.propagated(Lane::Urgent, kill.at_us, &applied);
+        self.board.kill_applied(&kill, &applied);
+        self.saver.changed(true);
+    }
+
+    fn snapshot(&mut self, state: State) {
+        self.about_to_apply(state.position);
+        match self.writer.apply_snapshot(state) {
+            Ok(applied) => {
+                count(&self.metrics.snapshots);
+                self.awaits_snapshot = false;
+                self.applied(&applied, true);
+            }
+            Err(resync) => self.misfit(&resync),
+        }
+    }
+
+    fn delta(&mut self, mut delta: Delta) {
+        let held = self.writer.position();
+        if delta.epoch == held.epoch {
+            if delta.revision <= held.revision {
+                // A poll was faster than the stream.
+                return;
+            }
+            // It holds the latest state of all that changed since before what is held: it fits from here just as well.
+            delta.prev_revision = delta.prev_revision.max(held.revision);
+        }
+        self.about_to_apply(Position { epoch: delta.epoch, revision: delta.revision });
+        let (has_kills, origin_time_us) = (!delta.kills.is_empty(), delta.origin_time_us);
+        match self.writer.apply_delta(delta) {
+            Ok(applied) => {
+                count(&self.metrics.deltas);
+                self.propagated(Lane::Log, origin_time_us, &applied);
+                self.applied(&applied, has_kills);
+            }
+            Err(resync) => self.misfit(&resync),
+        }
+    }
+
+    fn confirm(&mut self, head: Position, digest: Digest) {
+        match self.writer.confirm_fresh(head, digest) {
+            Ok(()) => self.board.alive(),
+            Err(resync) => self.misfit(&resync),
+        }
+    }
+
+    fn applied(&mut self, applied: &Applied, at_once: bool) {
+        self.board.applied(applied);
+        self.forgive(applied);
+        self.saver.changed(at_once);
+    }
+
+    fn forgive(&mut self, applied: &Applied) {
+        let Some(suspect) = &self.suspect else { return };
+        let is_left = |revision| suspect.revisions().contains(&revision);
+        let Position { epoch, revision } = applied.position;
+        if epoch == suspect.epoch && (revision < suspect.to || applied.rejected.iter().any(|rejected| is_left(rejected.revision))) {
+            return;
+        }
+        tracing::info!(position = %applied.position, "the changes that no process survived are replaced: nothing is refused any more");
+        self.suspect = None;
+        self.writer.refuse_nothing();
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.forgive()
+        {
+            tracing::warn!(%error, "cannot note that nothing is refused any more");
+        }
+    }
+
+    fn propagated(&self, lane: Lane, origin_time_us: Micros, applied: &Applied) {
+        let took_us = (applied.applied_at_us - origin_time_us).max(0) as u64;
+        self.metrics.propagation(lane).record(std::time::Duration::from_micros(took_us));
+    }
+
+    fn misfit(&mut self, resync: &Resync) {
+        let (counter, cause): (&AtomicU64, _) = match resync {
+            Resync::Gap { .. } | Resync::Behind { .. } => (&self.metrics.gaps, ResyncCause::Gap),
+            Resync::DigestMismatch { .. } => (&self.metrics.digest_mismatches, ResyncCause::DigestMismatch),
+            Resync::Epoch { .. } => (&self.metrics.epoch_changes, ResyncCause::Epoch),
+            Resync::TooLarge { .. } => (&self.metrics.refused, ResyncCause::Corrupt),
+        };
+        count(counter);
+        let position = self.writer.position();
+        tracing::warn!(%position, reason = %resync, "what the control plane sent does not fit: asking for a snapshot, serving what is held");
+        self.ask_for_snapshot(cause);
+    }
+
+    fn ask_for_snapshot(&mut self, cause: ResyncCause) {
+        self.awaits_snapshot = true;
+        self.board.resync(cause);
+    }
+
+    fn about_to_apply(&mut self, next: Position) {
+        let Some(guard) = &mut self.guard else { return };
+        if let Err(error) = guard.applying(self.writer.position(), next) {
+            tracing::warn!(%error, "cannot note which revision is being applied: should it end the process, nobody will know");
+        }
+        self.survived_at = Some(Instant::now() + SURVIVED_AFTER);
+    }
+
+    fn survived(&mut self) {
+        self.survived_at = None;
+        if let Some(guard) = &mut self.guard
+            && let Err(error) = guard.survived()
+        {
+            tracing::warn!(%error, "cannot note that the newest revision was survived");
+        }
+    }
+
+    fn save(&mut self) {
+        let fresh_us = self.writer.replica().fresh_us();
+        self.saver.start(self.writer.state(), fresh_us, self.suspect.is_some());
+    }
+}

@@ -1,0 +1,207 @@
+//! The read side: one dashmap that serves, and a header that says where it stands.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use dashmap::DashMap;
+use metrohash::MetroBuildHasher;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, Micros};
+use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision};
+
+use super::changes::{ChangeList, Changes, Cursor};
+use super::writer::Rejected;
+
+/// One flag as it is served.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub flag: CompiledFlag,
+    /// Revision of the last change of the flag, of a segment that it reads, or of its kill: the state at this revision and the context
+    /// replay a decision.
+    pub revision: Revision,
+    /// Canonical JSON of the definition that is served.
+    pub definition: Bytes,
+    /// The same without the kill.
+    pub(super) base_revision: Revision,
+}
+
+/// The flags of an environment in memory. Clones share them.
+#[derive(Clone)]
+pub struct Replica(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) flags: DashMap<Arc<str>, Held, MetroBuildHasher>,
+    /// The same keys in order, for prefixes and for batches of everything.
+    pub(super) keys: RwLock<BTreeSet<Arc<str>>>,
+    pub(super) header: ArcSwap<Header>,
+    /// Time of the last proof that the newest state is held.
+    pub(super) fresh_us: AtomicI64,
+    /// Odd while a change becomes visible.
+    pub(super) sequence: AtomicU64,
+    /// Held by the writer while a change becomes visible, and by a batch that met changes too often.
+    pub(super) turnstile: Mutex<()>,
+    pub(super) changes: RwLock<ChangeList>,
+    pub(super) changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Header {
+    pub(super) position: Position,
+    pub(super) digest: Digest,
+    pub(super) usable: bool,
+    pub(super) rejected: Arc<[Rejected]>,
+}
+
+/// Tries of a batch before it asks the writer to wait.
+const OPTIMISTIC_TRIES: usize = 4;
+
+impl Replica {
+    pub(super) fn empty(clock: Arc<dyn Clock>) -> Self {
+        let fresh_us = AtomicI64::new(clock.now_us());
+        Self(Arc::new(Inner {
+            clock,
+            flags: DashMap::default(),
+            keys: RwLock::default(),
+            header: ArcSwap::default(),
+            fresh_us,
+            sequence: AtomicU64::new(0),
+            turnstile: Mutex::new(()),
+            changes: RwLock::default(),
+            changed: watch::Sender::new(0),
+        }))
+    }
+
+    /// Reads one flag under the guard of its shard. `read` must not touch the replica again: a writer that waits for the shard would stop
+    /// both. A flag with prerequisites is cloned out first, see [`CompiledFlag::has_prerequisites`].
+    pub fn with<R>(&self, key: &str, read: impl FnOnce(Option<&Held>) -> R) -> R {
+        match self.0.flags.get(key) {
+            Some(held) => read(Some(held.value())),
+            None => read(None),
+        }
+    }
+
+    /// Reads many flags from one state: `read` never sees half of a change. It may be run more than once; only the last result counts.
+    pub fn batch<R>(&self, mut read: impl FnMut(&View<'_>) -> R) -> R {
+        for _ in 0..OPTIMISTIC_TRIES {
+            let before = self.0.sequence.load(Ordering::Acquire);
+            if before % 2 == 1 {
+                std::hint::spin_loop();
+                continue;
+            }
+            let result = read(&View { replica: self, header: self.0.header.load_full() });
+            fence(Ordering::Acquire);
+            if self.0.sequence.load(Ordering::Relaxed) == before {
+                return result;
+            }
+        }
+        let _turn = self.0.turnstile.lock();
+        read(&View { replica: self, header: self.0.header.load_full() })
+    }
+
+    /// For the prerequisites of a flag that was cloned out of [`Replica::with`].
+    pub fn lookup(&self) -> Lookups<'_> {
+        Lookups(self)
+    }
+
+    pub fn position(&self) -> Position {
+        self.0.header.load().position
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.0.header.load().digest
+    }
+
+    /// A state was applied, from the control plane or from disk.
+    pub fn is_usable(&self) -> bool {
+        self.0.header.load().usable
+    }
+
+    /// Definitions that the control plane sent and that are not served.
+    pub fn rejected(&self) -> Arc<[Rejected]> {
+        self.0.header.load().rejected.clone()
+    }
+
+    /// Time since the last proof that the newest state is held; since the start, when there never was one.
+    pub fn age(&self) -> Duration {
+        let age_us = self.0.clock.now_us() - self.fresh_us();
+        Duration::from_micros(age_us.max(0) as u64)
+    }
+
+    /// When that proof came: Unix time in microseconds.
+    pub fn fresh_us(&self) -> Micros {
+        self.0.fresh_us.load(Ordering::Relaxed)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.flags.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.flags.is_empty()
+    }
+
+    /// Wakes on each change, with a number that only grows.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Where a reader that lists the flags next goes on afterwards: take it before the list, so that nothing falls between.
+    pub fn cursor(&self) -> Cursor {
+        self.0.changes.read().head()
+    }
+
+    /// Where a reader that had seen everything up to `position` goes on; `None` when that is too long ago or was another epoch.
+    pub fn resume(&self, position: Position) -> Option<Cursor> {
+        self.0.changes.read().resume(position)
+    }
+
+    /// The latest state of each key that changed after the cursor, kills first, about `limit` of them.
+    pub fn changes_after(&self, cursor: Cursor, limit: usize) -> Changes {
+        self.0.changes.read().after(cursor, limit)
+    }
+}
+
+/// One state, for the time of a [`Replica::batch`].
+pub struct View<'r> {
+    replica: &'r Replica,
+    header: Arc<Header>,
+}
+
+impl View<'_> {
+    pub fn position(&self) -> Position {
+        self.header.position
+    }
+
+    pub fn with<R>(&self, key: &str, read: impl FnOnce(Option<&Held>) -> R) -> R {
+        self.replica.with(key, read)
+    }
+
+    /// All keys that start with `prefix`, in order; every key for an empty one.
+    pub fn keys(&self, prefix: &str) -> Vec<Arc<str>> {
+        let keys = self.replica.0.keys.read();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        keys.range::<str, _>(from).take_while(|key| key.starts_with(prefix)).cloned().collect()
+    }
+
+    pub fn lookup(&self) -> Lookups<'_> {
+        self.replica.lookup()
+    }
+}
+
+/// Flags by key, each cloned out of its guard.
+#[derive(Clone, Copy)]
+pub struct Lookups<'r>(&'r Replica);
+
+impl Lookup for Lookups<'_> {
+    fn flag(&self, key: &str) -> Option<CompiledFlag> {
+        self.0.with(key, |held| held.map(|held| held.flag.clone()))
+    }
+}

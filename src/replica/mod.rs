@@ -1,0 +1,32 @@
+//! What a sidecar holds: the map of compiled flags that answers, its one writer, and how it follows the control plane.
+//!
+//! Readers go through [`Replica`], which is cheap to clone. Everything that changes goes through the one [`Writer`], which cannot be
+//! cloned: that one task writes is a type, not a habit.
+
+mod apply;
+mod changes;
+pub mod disk;
+pub mod follow;
+mod map;
+mod received;
+mod refused;
+mod registers;
+mod segments;
+mod writer;
+
+pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, Note};
+pub use map::{Held, Lookups, Replica, View};
+pub use writer::{Applied, Rejected, Resync, Writer};
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+
+impl Replica {
+    /// An empty replica, which is not usable until its writer has applied a state.
+    pub fn new(clock: Arc<dyn Clock>) -> (Self, Writer) {
+        let replica = Self::empty(clock);
+        let writer = Writer::of(replica.clone());
+        (replica, writer)
+    }
+}

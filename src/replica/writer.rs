@@ -1,0 +1,441 @@
+//! The write side. A change is checked and compiled first, outside any lock; then it becomes visible as one.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use crate::clock::Micros;
+use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
+
+use super::apply::{self, Compiled};
+use super::changes::{ChangeKind, Entry, LISTED_AT_ONCE};
+use super::map::{Header, Held, Replica};
+use super::received::{Received, within_limits};
+use super::refused::{self, Refused};
+use super::registers::Registers;
+use super::segments::Shelf;
+
+/// The only way to change a [`Replica`].
+pub struct Writer {
+    replica: Replica,
+    position: Position,
+    digest: Digest,
+    origin_time_us: Micros,
+    received: Received,
+    segments: Shelf,
+    registers: Registers,
+    rejected: BTreeMap<ItemName, Rejected>,
+    pub(super) refused: Refused,
+    /// Prerequisite -> flags that have it.
+    dependents: HashMap<String, HashSet<Arc<str>>>,
+}
+
+/// A definition that the control plane sent and that this replica cannot serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejected {
+    pub name: ItemName,
+    pub revision: Revision,
+    pub message: String,
+    /// Revision of the version that is served instead; 0 when there is none.
+    pub held_revision: Revision,
+}
+
+/// A change became visible to readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    pub position: Position,
+    pub digest: Digest,
+    pub applied_at_us: Micros,
+    /// Every definition that is rejected now, not only by this change.
+    pub rejected: Arc<[Rejected]>,
+}
+
+/// Why a change was not applied. Nothing of it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Resync {
+    #[error("gap: the change follows revision {found}, this replica is at {held}")]
+    Gap { held: Revision, found: Revision },
+    #[error("digest mismatch at revision {revision}: {found} was announced, {held} is held")]
+    DigestMismatch { revision: Revision, held: Digest, found: Digest },
+    #[error("epoch {found:x} is not epoch {held:x}: the store was restored or replaced")]
+    Epoch { held: u64, found: u64 },
+    #[error("behind: the control plane is at revision {head}, this replica at {held}")]
+    Behind { held: Revision, head: Revision },
+    /// A resync would bring the same again.
+    #[error("the environment would have {found} {what}, at most {limit} are allowed")]
+    TooLarge { what: &'static str, found: usize, limit: usize },
+}
+
+impl Writer {
+    pub(super) fn of(replica: Replica) -> Self {
+        Self {
+            replica,
+            position: Position::default(),
+            digest: Digest::default(),
+            origin_time_us: 0,
+            received: Received::default(),
+            segments: Shelf::default(),
+            registers: Registers::default(),
+            rejected: BTreeMap::new(),
+            refused: Refused::default(),
+            dependents: HashMap::new(),
+        }
+    }
+
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Takes the whole state from the control plane, which is a proof of freshness.
+    pub fn apply_snapshot(&mut self, state: State) -> Result<Applied, Resync> {
+        let now_us = self.replica.0.clock.now_us();
+        self.replace(state, now_us)
+    }
+
+    /// Takes the whole state from disk; `fresh_us` is the time of the last proof of freshness before it was written.
+    pub fn load(&mut self, state: State, fresh_us: Micros) -> Result<Applied, Resync> {
+        self.replace(state, fresh_us)
+    }
+
+    pub fn apply_delta(&mut self, delta: Delta) -> Result<Applied, Resync> {
+        let Delta { epoch, prev_revision, revision, upserts, removed, kills, digest, origin_time_us } = delta;
+        if epoch != self.position.epoch {
+            return Err(Resync::Epoch { held: self.position.epoch, found: epoch });
+        }
+        if prev_revision != self.position.revision {
+            return Err(Resync::Gap { held: self.position.revision, found: prev_revision });
+        }
+        let expected = self.digest_after(&upserts, &removed, &kills);
+        if expected != digest {
+            return Err(Resync::DigestMismatch { revision, held: expected, found: digest });
+        }
+        self.received.check_size(&upserts, &removed)?;
+        let edits = Edits { upserts, removed, kills, whole: false };
+        let now_us = self.replica.0.clock.now_us();
+        Ok(self.apply(Position { epoch, revision }, digest, origin_time_us, now_us, edits))
+    }
+
+    /// Applies a register from the kill lane. `None` when it says nothing new.
+    pub fn apply_kill(&mut self, epoch: u64, kill: Kill) -> Option<Applied> {
+        let (key, origin_time_us) = (kill.flag_key.clone(), kill.at_us);
+        if !self.registers.announce(epoch, kill, self.position) {
+            return None;
+        }
+        let refreshed = self.refresh(&key).into_iter().collect();
+        Some(self.publish(refreshed, Vec::new(), origin_time_us, false))
+    }
+
+    /// The control plane said where it stands. When that is what is held, it is a proof of freshness.
+    pub fn confirm_fresh(&mut self, head: Position, digest: Digest) -> Result<(), Resync> {
+        if head.epoch != self.position.epoch {
+            return Err(Resync::Epoch { held: self.position.epoch, found: head.epoch });
+        }
+        if head.revision != self.position.revision {
+            return Err(Resync::Behind { held: self.position.revision, head: head.revision });
+        }
+        if digest != self.digest {
+            return Err(Resync::DigestMismatch { revision: head.revision, held: self.digest, found: digest });
+        }
+        self.replica.0.fresh_us.store(self.replica.0.clock.now_us(), Ordering::Relaxed);
+        let void = self.registers.settle(self.position.epoch);
+        if !void.is_empty() {
+            let refreshed = void.iter().filter_map(|key| self.refresh(key)).collect();
+            self.publish(refreshed, Vec::new(), self.origin_time_us, false);
+        }
+        Ok(())
+    }
+
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Everything that was received, for the disk. Kills that are ahead of the log are in it, with their revisions.
+    pub fn state(&self) -> State {
+        State {
+            position: self.position,
+            items: self.received.items().collect(),
+            kills: self.registers.standing(self.position.epoch),
+            digest: self.digest,
+            origin_time_us: self.origin_time_us,
+        }
+    }
+
+    fn replace(&mut self, state: State, fresh_us: Micros) -> Result<Applied, Resync> {
+        let State { position, items, kills, digest, origin_time_us } = state;
+        // A kill beyond the revision of the state was ahead of the log when the state was written to disk.
+        let (kills, ahead): (Vec<_>, Vec<_>) = kills.into_iter().partition(|kill| kill.revision <= position.revision);
+        let found = Digest::of(&items, &kills);
+        if found != digest {
+            return Err(Resync::DigestMismatch { revision: position.revision, held: found, found: digest });
+        }
+        let flags = items.iter().filter(|item| item.name.kind == ItemKind::Flag).count();
+        let bytes = items.iter().map(|item| item.definition.len()).sum();
+        within_limits(flags, bytes)?;
+
+        let removed = self.received.missing_from(&items);
+        if position.epoch != self.position.epoch {
+            // Revisions start anew, so that even an equal definition has another history.
+            self.received.distrust();
+        }
+        for kill in ahead {
+            self.registers.announce(position.epoch, kill, position);
+        }
+        let edits = Edits { upserts: items, removed, kills, whole: true };
+        Ok(self.apply(position, digest, origin_time_us, fresh_us, edits))
+    }
+
+    fn apply(&mut self, position: Position, digest: Digest, origin_time_us: Micros, fresh_us: Micros, edits: Edits) -> Applied {
+        let Edits { upserts, removed, kills, whole } = edits;
+        let mut touched: HashSet<String> = HashSet::new();
+
+        if whole {
+            touched.extend(self.registers.clear_log());
+            touched.extend(self.registers.keys_ahead().cloned());
+            self.registers.settle(position.epoch);
+        }
+        for name in &removed {
+            self.forget(name);
+        }
+        for kill in kills {
+            touched.insert(kill.flag_key.clone());
+            self.registers.set(kill);
+        }
+        self.position = position;
+        self.digest = digest;
+        self.origin_time_us = origin_time_us;
+        self.registers.catch_up(position);
+
+        let news = upserts.into_iter().filter(|item| self.received.insert(item)).collect();
+        let (news, refused) = self.refused.split(position.epoch, news);
+        for item in refused {
+            self.reject(item.name, item.revision, refused::MESSAGE.to_owned());
+        }
+        let (segments, mut jobs): (Vec<_>, Vec<_>) = news.into_iter().partition(|item| item.name.kind == ItemKind::Segment);
+        let (gone_flags, gone_segments): (Vec<_>, Vec<_>) = removed.into_iter().partition(|name| name.kind == ItemKind::Flag);
+        let changed_segments = self.change_segments(segments, gone_segments);
+        jobs.extend(self.readers_of(&changed_segments, &jobs));
+        let mut refreshed: HashMap<String, Refreshed> = HashMap::new();
+        for compiled in apply::compile_all(jobs, self.segments.compiled()) {
+            let key = compiled.item.name.key.clone();
+            if let Some(refresh) = self.take(compiled) {
+                refreshed.insert(key, refresh);
+            }
+        }
+        for key in touched {
+            if !refreshed.contains_key(&key)
+                && let Some(refresh) = self.refresh(&key)
+            {
+                refreshed.insert(key, refresh);
+            }
+        }
+        let gone = gone_flags.into_iter().map(|name| name.key).collect();
+        self.replica.0.fresh_us.store(fresh_us, Ordering::Relaxed);
+        self.publish(refreshed.into_values().collect(), gone, origin_time_us, true)
+    }
+
+    fn forget(&mut self, name: &ItemName) {
+        self.received.remove(name);
+        self.rejected.remove(name);
+        if name.kind == ItemKind::Flag {
+            self.registers.forget(&name.key);
+            self.depends_no_more(&name.key);
+        }
+    }
+
+    /// Answers the keys of the segments whose meaning changed.
+    fn change_segments(&mut self, upserts: Vec<Item>, removed: Vec<ItemName>) -> HashSet<String> {
+        let shelved = self.segments.change(upserts, removed.into_iter().map(|name| name.key).collect());
+        for item in shelved.accepted {
+            self.rejected.remove(&item.name);
+        }
+        for (item, message) in shelved.rejected {
+            self.reject(item.name, item.revision, message);
+        }
+        shelved.changed
+    }
+
+    /// Flags that read one of these segments, or that could not be compiled and might be now, and are not compiled anyway.
+    fn readers_of(&self, segments: &HashSet<String>, jobs: &[Item]) -> Vec<Item> {
+        if segments.is_empty() {
+            return Vec::new();
+        }
+        let jobs: HashSet<_> = jobs.iter().map(|item| &item.name).collect();
+        let reads = |name: &ItemName| self.current(&name.key).is_some_and(|held| segments.iter().any(|key| held.flag.reads_segment(key)));
+        let affected = |name: &&ItemName| !jobs.contains(name) && (self.rejected.contains_key(name) || reads(name));
+        self.received.flags().filter(affected).filter_map(|name| self.received.get(name)).collect()
+    }
+
+    /// A compiled flag becomes what is held; one that could not be compiled leaves what is held in place.
+    fn take(&mut self, compiled: Compiled) -> Option<Refreshed> {
+        let Compiled { item: Item { name, revision, definition }, result } = compiled;
+        let flag = match result {
+            Ok(flag) => flag,
+            Err(message) => {
+                self.reject(name, revision, message);
+                return None;
+            }
+        };
+        self.rejected.remove(&name);
+        let key: Arc<str> = name.key.as_str().into();
+        self.depends_no_more(&key);
+        for prerequisite in flag.prerequisites() {
+            self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
+        }
+        let base_revision = revision.max(self.segments.newest_read_by(&flag));
+        Some(self.overlay(key, Held { flag, revision: base_revision, definition, base_revision }))
+    }
+
+    /// Takes the flag, as it is held, off the lists of its prerequisites.
+    fn depends_no_more(&mut self, key: &str) {
+        for prerequisite in self.current(key).iter().flat_map(|held| held.flag.prerequisites()) {
+            if let Some(dependents) = self.dependents.get_mut(prerequisite.flag()) {
+                dependents.remove(key);
+            }
+        }
+    }
+
+    fn reject(&mut self, name: ItemName, revision: Revision, message: String) {
+        let held_revision = match name.kind {
+            ItemKind::Flag => self.current(&name.key).map_or(0, |held| held.revision),
+            ItemKind::Segment => self.segments.revision(&name.key),
+        };
+        self.rejected.insert(name.clone(), Rejected { name, revision, message, held_revision });
+    }
+
+    fn current(&self, key: &str) -> Option<Held> {
+        self.replica.with(key, |held| held.cloned())
+    }
+
+    /// What is held, with the register as it is now.
+    fn refresh(&self, key: &str) -> Option<Refreshed> {
+        self.current(key).map(|held| self.overlay(key.into(), held))
+    }
+
+    fn overlay(&self, key: Arc<str>, held: Held) -> Refreshed {
+        let register = self.registers.effective(&key, self.position.epoch);
+        let killed = register.is_some_and(|kill| kill.killed);
+        let revision = held.base_revision.max(register.map_or(0, |kill| kill.revision));
+        Refreshed { key, held: Held { flag: held.flag.with_kill(killed), revision, ..held } }
+    }
+
+    /// Makes a change visible, whole, and tells the readers.
+    fn publish(&mut self, refreshed: Vec<Refreshed>, gone: Vec<String>, origin_time_us: Micros, usable: bool) -> Applied {
+        let inner = self.replica.0.clone();
+        let rejected: Arc<[Rejected]> = self.rejected.values().cloned().collect();
+        let mut entries = Vec::new();
+        {
+            let _turn = inner.turnstile.lock();
+            inner.sequence.fetch_add(1, Ordering::AcqRel);
+            for key in gone {
+                if let Some((key, before)) = inner.flags.remove(key.as_str()) {
+                    inner.keys.write().remove(&key);
+                    entries.push(deleted(key, before, self.position.revision));
+                }
+            }
+            for Refreshed { key, held } in refreshed {
+                let after = held.clone();
+                let before = match inner.flags.get_mut(&key) {
+                    Some(mut slot) => Some(std::mem::replace(slot.value_mut(), held)),
+                    None => {
+                        inner.flags.insert(key.clone(), held);
+                        inner.keys.write().insert(key.clone());
+                        None
+                    }
+                };
+                entries.extend(entry(key, before, after));
+            }
+            let usable = usable || inner.header.load().usable;
+            let header = Header { position: self.position, digest: self.digest, usable, rejected: rejected.clone() };
+            inner.header.store(Arc::new(header));
+            inner.sequence.fetch_add(1, Ordering::Release);
+        }
+        let applied_at_us = inner.clock.now_us();
+        self.tell(entries, origin_time_us);
+        Applied { position: self.position, digest: self.digest, applied_at_us, rejected }
+    }
+
+    fn tell(&self, mut entries: Vec<Entry>, origin_time_us: Micros) {
+        let inner = &self.replica.0;
+        self.add_dependents(&mut entries);
+        let head = {
+            let mut changes = inner.changes.write();
+            if entries.len() > LISTED_AT_ONCE || changes.is_of_another_epoch(self.position) {
+                changes.forget(self.position)
+            } else {
+                changes.record(entries, self.position, origin_time_us)
+            }
+        };
+        inner.changed.send_replace(head);
+    }
+
+    /// Readers of values must hear of a flag whose prerequisite changed.
+    fn add_dependents(&self, entries: &mut Vec<Entry>) {
+        if self.dependents.is_empty() {
+            return;
+        }
+        let mut seen: HashSet<Arc<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
+        let mut next = 0;
+        while next < entries.len() {
+            let dependents = self.dependents.get(&*entries[next].key);
+            for key in dependents.into_iter().flatten() {
+                if seen.insert(key.clone())
+                    && let Some(held) = self.current(key)
+                {
+                    entries.push(told(key.clone(), ChangeKind::PrerequisiteChanged, held, Vec::new()));
+                }
+            }
+            next += 1;
+        }
+    }
+
+    fn digest_after(&self, upserts: &[Item], removed: &[ItemName], kills: &[Kill]) -> Digest {
+        let digest = self.received.digest_after(self.digest, upserts, removed);
+        // The register of a deleted flag goes with it.
+        let gone = removed.iter().filter(|name| name.kind == ItemKind::Flag).map(|name| name.key.as_str());
+        let replaced: HashSet<_> = kills.iter().map(|kill| kill.flag_key.as_str()).chain(gone).collect();
+        let digest = replaced.into_iter().fold(digest, |digest, key| digest.minus(self.registers.digest_of(key)));
+        kills.iter().fold(digest, |digest, kill| digest.plus(Digest::of_kill(kill)))
+    }
+}
+
+struct Edits {
+    upserts: Vec<Item>,
+    removed: Vec<ItemName>,
+    kills: Vec<Kill>,
+    /// This is everything: what is not in it is gone.
+    whole: bool,
+}
+
+struct Refreshed {
+    key: Arc<str>,
+    held: Held,
+}
+
+/// What to tell of a flag that was replaced; nothing when it is the same.
+fn entry(key: Arc<str>, before: Option<Held>, after: Held) -> Option<Entry> {
+    let was_killed = before.as_ref().is_some_and(|held| held.flag.is_killed());
+    let kind = match (was_killed, after.flag.is_killed()) {
+        (false, true) => ChangeKind::Killed,
+        (true, false) => ChangeKind::Restored,
+        _ if before.as_ref().is_some_and(|held| held.revision == after.revision && held.definition == after.definition) => return None,
+        _ => ChangeKind::Updated,
+    };
+    let tags_before = before.map_or_else(Vec::new, |held| held.flag.tags().to_vec());
+    Some(told(key, kind, after, tags_before))
+}
+
+fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
+    let Held { flag, revision, definition, base_revision: _ } = held;
+    Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }
+}
+
+fn deleted(key: Arc<str>, before: Held, revision: Revision) -> Entry {
+    let tags_before = before.flag.tags().to_vec();
+    Entry { key, kind: ChangeKind::Deleted, killed: false, revision, definition: Bytes::new(), tags: Vec::new(), tags_before }
+}

@@ -1,0 +1,111 @@
+//! How a sidecar is set up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub upstream: Upstream,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// Where the state comes from, and who asks for it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Upstream {
+    /// The control plane to follow
+    #[arg(long = "control-plane", env = "YARDARM_CONTROL_PLANE", value_name = "URL", default_value = "http://127.0.0.1:8020")]
+    pub control: String,
+
+    /// The environment whose flags are served
+    #[arg(
+        short = 'e',
+        long = "env",
+        visible_alias = "environment",
+        env = "YARDARM_ENVIRONMENT",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    pub environment: String,
+
+    /// Directory of the last good state, from which a restart serves while the control plane is away; without it nothing is kept
+    #[arg(long, env = "YARDARM_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+
+    /// Name of this pod, by which the control plane knows it; the host's name when it is not set
+    #[arg(long, env = "POD_NAME", value_name = "NAME")]
+    pub pod: Option<String>,
+
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "")]
+    pub namespace: String,
+
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", default_value = "")]
+    pub node: String,
+}
+
+/// What is served, and to how many.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Serve {
+    /// Where applications ask for decisions
+    #[arg(long, env = "YARDARM_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8013")]
+    pub listen: SocketAddr,
+
+    /// Serve the same on a Unix socket at this path, which costs applications a third less
+    #[arg(long, env = "YARDARM_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Where /healthz, /readyz and /metrics are served
+    #[arg(long, env = "YARDARM_MANAGEMENT", value_name = "ADDRESS", default_value = "127.0.0.1:8014")]
+    pub management: SocketAddr,
+
+    /// Threads that answer; one for each core that is granted when it is not set
+    #[arg(long, env = "YARDARM_THREADS", value_name = "THREADS")]
+    pub threads: Option<usize>,
+
+    /// Answer gRPC reflection, which lists every method and message
+    #[arg(long, env = "YARDARM_REFLECTION", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub reflection: bool,
+
+    #[command(flatten)]
+    pub limits: Limits,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Limits {
+    /// Connections at one time; further ones are closed at once
+    #[arg(long, env = "YARDARM_MAX_CONNECTIONS", value_name = "CONNECTIONS", default_value_t = 4096)]
+    pub max_connections: usize,
+
+    /// Watches at one time; further ones end with RESOURCE_EXHAUSTED
+    #[arg(long, env = "YARDARM_MAX_WATCHERS", value_name = "WATCHES", default_value_t = 10_000)]
+    pub max_watchers: usize,
+
+    /// Milliseconds within which a new connection must have said that it speaks HTTP
+    #[arg(long, env = "YARDARM_FIRST_BYTES_MS", value_name = "MS", default_value_t = 5000, hide = true)]
+    pub first_bytes_ms: u64,
+
+    /// Milliseconds between HTTP/2 pings by which peers that are gone or stuck are found out; they have half as long to answer
+    #[arg(long, env = "YARDARM_KEEP_ALIVE_MS", value_name = "MS", default_value_t = 30_000, hide = true)]
+    pub keep_alive_ms: u64,
+}
+
+impl Default for Serve {
+    /// As on the command line, but on ports that the system picks.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            socket: None,
+            management: SocketAddr::from(([127, 0, 0, 1], 0)),
+            threads: None,
+            reflection: true,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_connections: 4096, max_watchers: 10_000, first_bytes_ms: 5000, keep_alive_ms: 30_000 }
+    }
+}

@@ -1,0 +1,91 @@
+//! The bodies of answers. Bytes that many watchers get are shared, not copied, down to the socket.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use tonic::{Code, Status};
+
+use super::grpc::{draining, ok_trailers, trailers};
+
+/// Where the messages of a streamed answer come from. It is polled only when the connection can take more, so that it needs no queue.
+pub(super) trait Source: Send {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step>;
+}
+
+pub(super) enum Step {
+    /// One or more whole gRPC messages.
+    Messages(Bytes),
+    End(Status),
+}
+
+#[derive(Default)]
+pub(super) enum Body {
+    /// Nothing, or nothing more.
+    #[default]
+    Empty,
+    /// One gRPC message, then OK.
+    Message(Bytes),
+    /// Then this.
+    Trailers(HeaderMap),
+    Stream(Box<dyn Source>),
+    /// Of a generated service; it ends with the sidecar, because nothing else ends the watch of a health check.
+    Generated(Box<Generated>),
+}
+
+pub(super) struct Generated {
+    inner: tonic::body::Body,
+    drain: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Body {
+    pub(super) fn generated(inner: tonic::body::Body, drain: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self::Generated(Box::new(Generated { inner, drain: Box::pin(drain) }))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let next = match &mut *self {
+            Self::Empty => return Poll::Ready(None),
+            Self::Message(message) => {
+                let message = std::mem::take(message);
+                *self = Self::Trailers(ok_trailers());
+                return Poll::Ready(Some(Ok(Frame::data(message))));
+            }
+            Self::Trailers(trailers) => {
+                let trailers = std::mem::take(trailers);
+                *self = Self::Empty;
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            Self::Stream(source) => match std::task::ready!(source.poll_step(cx)) {
+                Step::Messages(messages) => return Poll::Ready(Some(Ok(Frame::data(messages)))),
+                Step::End(status) => status,
+            },
+            Self::Generated(generated) => {
+                let polled = Pin::new(&mut generated.inner).poll_frame(cx);
+                if polled.is_ready() || generated.drain.as_mut().poll(cx).is_pending() {
+                    return polled;
+                }
+                draining()
+            }
+        };
+        let end = if next.code() == Code::Ok { ok_trailers() } else { trailers(&next) };
+        *self = Self::Empty;
+        Poll::Ready(Some(Ok(Frame::trailers(end))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Generated(generated) => generated.inner.is_end_stream(),
+            Self::Message(_) | Self::Trailers(_) | Self::Stream(_) => false,
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! `Evaluate` and `EvaluateBatch`.
+
+use std::sync::Arc;
+
+use http::Request;
+use hyper::body::Incoming;
+
+use crate::wire::evaluation::{BatchQuestion, EvaluateResponse, Question, write_message};
+
+use super::call::Call;
+use super::grpc::invalid;
+use super::pod::Desk;
+
+/// A context at its limit, a default value as large, and room for the rest.
+pub(super) const MAX_QUESTION_BYTES: usize = 160 * 1024;
+
+/// A context at its limit and every key of the largest environment.
+const MAX_BATCH_QUESTION_BYTES: usize = 4 * 1024 * 1024;
+
+pub(super) fn evaluate(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
+    Call::unary(desk, request, "yardarm.v1.Evaluation/Evaluate", MAX_QUESTION_BYTES, |desk, message, span| {
+        let question = Question::read(message).map_err(|refused| invalid(&refused))?;
+        let mut out = Vec::new();
+        desk.answer(&question, |answer| {
+            let response = EvaluateResponse(answer);
+            write_message(&mut out, response.len(), |out| response.put(out));
+            if let Some(span) = span {
+                span.decided(&desk.outcome(&question, answer));
+            }
+        });
+        Ok(out.into())
+    })
+}
+
+pub(super) fn evaluate_batch(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
+    Call::unary(desk, request, "yardarm.v1.Evaluation/EvaluateBatch", MAX_BATCH_QUESTION_BYTES, |desk, message, _| {
+        let question = BatchQuestion::read(message).map_err(|refused| invalid(&refused))?;
+        desk.answer_batch(&question)
+    })
+}

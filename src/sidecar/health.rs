@@ -1,0 +1,65 @@
+//! gRPC health and reflection.
+//!
+//! Health has a name for each of Kubernetes' probes, so that a `grpc` probe can ask for what it means: `liveness` is true while anybody
+//! answers, `readiness` (and the empty name, and the evaluation service) once the sidecar can serve and until it drains, `startup` once it
+//! could serve for the first time.
+
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::server::Builder;
+use tower::util::BoxCloneSyncService;
+
+use crate::lifecycle::{Readiness, Shutdown};
+use crate::wire;
+
+use super::route::Others;
+
+const EVALUATION: &str = "yardarm.v1.Evaluation";
+
+/// Names that turn with readiness, and back when the sidecar drains.
+const READINESS: [&str; 3] = ["", "readiness", EVALUATION];
+
+pub(super) fn services(reporter: &HealthReporter, reflection: bool) -> Result<Others, tonic_reflection::server::Error> {
+    let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    let mut others = Others { health: BoxCloneSyncService::new(health), reflection: None, reflection_alpha: None };
+    if reflection {
+        others.reflection = Some(BoxCloneSyncService::new(descriptors().build_v1()?));
+        // What grpcurl asks for first.
+        others.reflection_alpha = Some(BoxCloneSyncService::new(descriptors().build_v1alpha()?));
+    }
+    Ok(others)
+}
+
+/// Only what is served here: the descriptors hold the control plane's services too.
+fn descriptors() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name(EVALUATION)
+        .with_service_name("grpc.health.v1.Health")
+}
+
+pub(super) async fn report(reporter: HealthReporter, readiness: Readiness, shutdown: Shutdown) {
+    tokio::select! {
+        () = readiness.wait() => {}
+        () = shutdown.requested() => return,
+    }
+    for name in READINESS.into_iter().chain(["startup"]) {
+        reporter.set_service_status(name, ServingStatus::Serving).await;
+    }
+    shutdown.requested().await;
+    for name in READINESS {
+        reporter.set_service_status(name, ServingStatus::NotServing).await;
+    }
+}
+
+/// Before anybody can ask.
+pub(super) async fn reporter() -> HealthReporter {
+    let reporter = HealthReporter::new();
+    for name in READINESS.into_iter().chain(["startup"]) {
+        reporter.set_service_status(name, ServingStatus::NotServing).await;
+    }
+    reporter.set_service_status("liveness", ServingStatus::Serving).await;
+    reporter
+}

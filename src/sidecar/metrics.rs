@@ -1,0 +1,168 @@
+//! `/metrics`, in OpenMetrics text. Everything is read when it is asked for; only what cannot be read afterwards is counted as it happens.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::flag::Position;
+use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
+
+use super::pod::{Desk, Pod};
+use super::tally::Counts;
+
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>) -> Self {
+        let mut registry = Registry::with_prefix("yardarm");
+        registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register_collector(Box::new(Scrape { pod, desks, total: Mutex::default() }));
+        if let Some(following) = following {
+            registry.register_collector(Box::new(Following(following)));
+        }
+        Self { registry }
+    }
+
+    pub(super) fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+struct Scrape {
+    pod: Arc<Pod>,
+    desks: Vec<Arc<Desk>>,
+    total: Mutex<Counts>,
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Pod { replica, readiness, connections, watchers, lagged_watchers, .. } = &*self.pod;
+        let Position { epoch, revision } = replica.position();
+        let encoder = &mut encoder;
+        gauge(encoder, "ready", "1 when the sidecar can serve", u64::from(readiness.is_ready()))?;
+        gauge(encoder, "revision", "Revision of the environment that is held", revision)?;
+        labelled(encoder, "epoch", "Epoch of the environment that is held, in hexadecimal", [("epoch", format!("{epoch:x}"))])?;
+        let age = ConstGauge::new(replica.age().as_secs_f64());
+        let help = "Seconds since the last proof that the newest state is held";
+        age.encode(encoder.encode_descriptor("age_seconds", help, None, age.metric_type())?)?;
+        gauge(encoder, "flags", "Flags that are held", replica.len() as u64)?;
+        gauge(encoder, "rejected", "Definitions that the control plane sent and that are not served", replica.rejected().len() as u64)?;
+        gauge(encoder, "connections", "Connections of applications", connections.taken() as u64)?;
+        counter(encoder, "refused_connections", "Connections closed because the limit was reached", connections.refused())?;
+        gauge(encoder, "watchers", "Open watches", watchers.taken() as u64)?;
+        counter(encoder, "refused_watchers", "Watches refused because the limit was reached", watchers.refused())?;
+        let lagged = lagged_watchers.load(Ordering::Relaxed);
+        counter(encoder, "lagged_watchers", "Watches that fell so far behind that they started again from a snapshot", lagged)?;
+        self.encode_evaluations(encoder)
+    }
+}
+
+impl Scrape {
+    fn encode_evaluations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut total = self.total.lock();
+        for desk in &self.desks {
+            total.merge(desk.tally.take());
+        }
+        total.retain_flags(|key| self.pod.replica.with(key, |held| held.is_some()));
+        let help = "Evaluations by flag, variant and reason; unknown flags have no name, and the caller's default has no variant";
+        let mut family = encoder.encode_descriptor("evaluations", help, None, MetricType::Counter)?;
+        for (flag, series) in &total.flags {
+            for one in series {
+                let labels = [("flag", &**flag), ("variant", &*one.variant), ("reason", one.reason.as_str())];
+                ConstCounter::new(one.count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        let help = "Evaluations that were answered with an error code and the caller's default";
+        let mut family = encoder.encode_descriptor("evaluation_errors", help, None, MetricType::Counter)?;
+        for (code, count) in &total.errors {
+            ConstCounter::new(*count).encode(family.encode_family(&[("error", code.as_str())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// How following the control plane goes.
+#[derive(Debug)]
+struct Following(Arc<follow::Metrics>);
+
+impl Collector for Following {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let metrics = &*self.0;
+        let encoder = &mut encoder;
+        gauge(encoder, "connected", "1 while a stream to the control plane is open", metrics.connected.load(Ordering::Relaxed).into())?;
+        for (name, help, count) in [
+            ("gaps", "Changes that did not follow the revision that is held", &metrics.gaps),
+            ("digest_mismatches", "Times that the state did not have the announced digest", &metrics.digest_mismatches),
+            ("epoch_changes", "Times that the control plane's history was another one", &metrics.epoch_changes),
+            ("refused_messages", "Messages of the control plane that cannot be honest", &metrics.refused),
+            ("snapshots", "Snapshots applied", &metrics.snapshots),
+            ("deltas", "Changes applied from the log", &metrics.deltas),
+            ("kills", "Kills and restores applied from their own lane", &metrics.kills),
+            ("polls", "Times that the state was asked for while no stream was open", &metrics.polls),
+            ("poll_failures", "Polls without an answer", &metrics.poll_failures),
+            ("saves", "Times that the last good state was written", &metrics.saves),
+            ("save_failures", "Times that it could not be written", &metrics.save_failures),
+            ("damaged_files", "State files that were damaged at the start", &metrics.damaged_files),
+        ] {
+            counter(encoder, name, help, count.load(Ordering::Relaxed))?;
+        }
+        let help = "Times that the stream to the control plane ended, by reason";
+        let mut family = encoder.encode_descriptor("reconnects", help, None, MetricType::Counter)?;
+        for ended in Ended::ALL {
+            ConstCounter::new(metrics.reconnects(ended)).encode(family.encode_family(&[("reason", ended.name())])?)?;
+        }
+        let help = "Seconds from the commit of a change until it was visible to readers here, by lane";
+        let mut family = encoder.encode_descriptor("propagation_seconds", help, None, MetricType::Histogram)?;
+        for lane in Lane::ALL {
+            let histogram = metrics.propagation(lane);
+            let (buckets, count) = buckets(histogram.cumulative());
+            let labels = [("lane", lane.name())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(histogram.sum().as_secs_f64(), count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// Upper bound in seconds and count of each bucket, and the count of all. The encoder adds them up again.
+fn buckets<const N: usize>(cumulative: [u64; N]) -> (Vec<(f64, u64)>, u64) {
+    let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+    let mut before = 0;
+    let counts = cumulative.into_iter().map(|upto| upto - std::mem::replace(&mut before, upto));
+    (bounds.zip(counts).collect(), cumulative.last().copied().unwrap_or_default())
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = ConstCounter::new(value);
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
+}
+
+fn labelled(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels: [(&'static str, String); 1]) -> fmt::Result {
+    let info = Info::new(labels);
+    info.encode(encoder.encode_descriptor(name, help, None, info.metric_type())?)
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("threads", &self.desks.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
+//!
+//! ```text
+//! listen -> start (entrance) -> serve (HTTP/2) -> route -> call, evaluate, stream, watch -> decide -> replica
+//!                  |                                |                  ^
+//!               workers                      health, reflection      bell
+//! management (8014) -> metrics <- tally
+//! ```
+//! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
+
+mod args;
+mod bell;
+mod body;
+mod call;
+mod decide;
+mod evaluate;
+mod grpc;
+mod health;
+mod listen;
+mod management;
+mod metrics;
+mod pod;
+mod route;
+mod serve;
+mod start;
+mod stream;
+mod tally;
+mod watch;
+mod workers;
+
+pub use args::{Args, Limits, Serve, Upstream};
+pub use listen::BindError;
+pub use start::{Flags, Running, serve, start};
+pub use workers::Workers;

@@ -1,0 +1,125 @@
+//! A pod as its served APIs see it: the flags, and what is counted about serving them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crate::lifecycle::{Readiness, Shutdown};
+use crate::replica::Replica;
+
+use super::bell::Bell;
+use super::tally::Tally;
+
+/// Shared by all threads; nothing here is written on the way of an answer.
+pub(super) struct Pod {
+    pub(super) replica: Replica,
+    pub(super) environment: String,
+    pub(super) shutdown: Shutdown,
+    pub(super) readiness: Readiness,
+    pub(super) connections: Arc<Places>,
+    pub(super) watchers: Arc<Places>,
+    /// Watches that were away for so long that they had to start again from a snapshot.
+    pub(super) lagged_watchers: AtomicU64,
+}
+
+/// What one thread keeps for a pod.
+pub(super) struct Desk {
+    pub(super) pod: Arc<Pod>,
+    pub(super) tally: Tally,
+    /// Rings for watchers, at each change.
+    pub(super) bell: Arc<Bell>,
+    /// Rings for connections, once.
+    pub(super) farewell: Arc<Bell>,
+    draining: AtomicBool,
+}
+
+/// A bounded number of something that comes and goes.
+#[derive(Debug)]
+pub(super) struct Places {
+    limit: usize,
+    taken: AtomicUsize,
+    refused: AtomicU64,
+}
+
+/// Taken until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place(Arc<Places>);
+
+impl Desk {
+    pub(super) fn of(pod: &Arc<Pod>) -> Arc<Self> {
+        Arc::new(Self {
+            pod: Arc::clone(pod),
+            tally: Tally::default(),
+            bell: Arc::default(),
+            farewell: Arc::default(),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Wakes the watchers of this thread at each change, and everybody when the shutdown begins.
+    pub(super) async fn ring(self: Arc<Self>) {
+        let mut changed = self.pod.replica.changed();
+        loop {
+            tokio::select! {
+                Ok(()) = changed.changed() => self.bell.ring().await,
+                () = self.pod.shutdown.requested() => break,
+            }
+        }
+        self.draining.store(true, Ordering::Relaxed);
+        self.bell.ring().await;
+        self.farewell.ring().await;
+    }
+
+    /// The shutdown has begun; whoever waits for one of the bells is woken after this has turned.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Places {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, taken: AtomicUsize::new(0), refused: AtomicU64::new(0) })
+    }
+
+    /// `None`, and counted, when all are taken.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Place> {
+        if self.taken.fetch_add(1, Ordering::Relaxed) < self.limit {
+            return Some(Place(Arc::clone(self)));
+        }
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_bounded_and_come_back() {
+        let places = Places::new(1);
+        let place = places.take();
+        assert!(place.is_some() && places.take().is_none());
+        assert_eq!((places.taken(), places.refused()), (1, 1));
+        drop(place);
+        assert!(places.take().is_some());
+    }
+}

@@ -1,0 +1,186 @@
+//! Starts a sidecar and says where it listens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::Uri;
+
+use crate::clock::SystemClock;
+use crate::lifecycle::{Phase, Readiness, Shutdown, Token};
+use crate::replica::Replica;
+use crate::replica::follow::{self, Follower, Settings, Timing};
+use crate::wire::replication::Identity;
+
+use super::listen;
+use super::management;
+use super::metrics::Metrics;
+use super::pod::{Desk, Places, Pod};
+use super::route::{Others, Router};
+use super::serve::{Listener, Protocol, Socket, accept};
+use super::workers::Workers;
+use super::{Args, Serve, Upstream, health};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What runs, and where it was bound.
+#[derive(Debug)]
+pub struct Running {
+    pub tcp: SocketAddr,
+    pub uds: Option<PathBuf>,
+    pub management: SocketAddr,
+}
+
+/// The flags that a pod serves.
+pub struct Flags {
+    pub replica: Replica,
+    pub environment: String,
+    /// Of whoever keeps the replica up to date, for `/metrics`.
+    pub following: Option<Arc<follow::Metrics>>,
+}
+
+/// Loads the last good state, binds, follows the control plane, and returns once the addresses are bound. It ends with `shutdown`.
+///
+/// Threads that answer are its own; replication and management run on the runtime of the caller.
+pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let Args { upstream, serve: args } = args;
+    let settings = settings(&upstream)?;
+    let data = upstream.data.clone();
+    let load = move || follow::load(data.as_deref(), VERSION, Arc::new(SystemClock::new()));
+    let local = tokio::task::spawn_blocking(load).await.context("reading the last good state")??;
+    let workers = Workers::start(args.threads).context("cannot start the threads that answer")?;
+    let following = Some(Arc::clone(local.metrics()));
+    let flags = Flags { replica: local.replica().clone(), environment: upstream.environment, following };
+    let running = serve(&args, flags, &workers, shutdown.clone()).await?;
+    end_with(local.follow(settings), &shutdown);
+    Ok(running)
+}
+
+fn settings(upstream: &Upstream) -> anyhow::Result<Settings> {
+    let Upstream { control, environment, data: _, pod, namespace, node } = upstream;
+    let parse = |url: &str| {
+        let uri = url.trim().parse::<Uri>().ok().filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+        uri.with_context(|| {
+            format!("--control-plane `{url}` is no address of a control plane: expected http://HOST:PORT, several with commas")
+        })
+    };
+    let pod = match pod {
+        Some(pod) => pod.clone(),
+        None => std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unnamed".to_owned(), |name| name.trim().to_owned()),
+    };
+    Ok(Settings {
+        control_planes: control.split(',').map(parse).collect::<anyhow::Result<_>>()?,
+        environment: environment.clone(),
+        identity: Identity {
+            instance: format!("{:032x}", rand::random::<u128>()),
+            pod,
+            namespace: namespace.clone(),
+            node: node.clone(),
+            version: VERSION.to_owned(),
+        },
+        timing: Timing::default(),
+    })
+}
+
+/// Replication ends when answers are no longer given, and what came last is written before the process goes.
+fn end_with(mut follower: Follower, shutdown: &Shutdown) {
+    let (streams, flush) = (shutdown.hold(Phase::StopReplication, "replication"), shutdown.hold(Phase::Flush, "the last good state"));
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        shutdown.begun(Phase::StopReplication).await;
+        follower.leave().await;
+        drop(streams);
+        follower.finish().await;
+        drop(flush);
+    });
+}
+
+/// Serves flags that somebody else keeps up to date. Several pods of one process may share their `workers`.
+pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shutdown) -> anyhow::Result<Running> {
+    let Serve { listen, socket, management, threads: _, reflection, limits } = args;
+    let Flags { replica, environment, following } = flags;
+    // Bound first: what cannot be had is said before anything runs.
+    let home = workers.get(0).runtime().clone();
+    let entered = home.enter();
+    let tcp = listen::tcp(*listen, "--listen")?;
+    let unix = socket.as_deref().map(listen::unix).transpose()?;
+    drop(entered);
+    let http = listen::tcp(*management, "--management")?;
+    let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()? };
+
+    let readiness = Readiness::new();
+    tokio::spawn(usable(replica.clone(), readiness.token("flag state")));
+    let pod = Arc::new(Pod {
+        replica,
+        environment,
+        shutdown: shutdown.clone(),
+        readiness: readiness.clone(),
+        connections: Places::new(limits.max_connections),
+        watchers: Places::new(limits.max_watchers),
+        lagged_watchers: AtomicU64::new(0),
+    });
+    let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
+    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following));
+    let reporter = health::reporter().await;
+    let others = Arc::new(health::services(&reporter, *reflection).context("gRPC reflection cannot be served")?);
+
+    for (number, desk) in desks.iter().enumerate() {
+        workers.get(number).runtime().spawn(Arc::clone(desk).ring());
+    }
+    let entrance = Arc::new(Entrance { pod: Arc::clone(&pod), desks, others, protocol: Protocol::new(limits), workers: workers.clone() });
+    for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
+        home.spawn(Arc::clone(&entrance).accept(listener));
+    }
+    tokio::spawn(health::report(reporter, readiness, shutdown));
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, Duration::from_millis(limits.first_bytes_ms)));
+    Ok(running)
+}
+
+/// Ready only with a state: from the control plane, or the last good one from disk.
+async fn usable(replica: Replica, token: Token) {
+    let mut changed = replica.changed();
+    while !replica.is_usable() {
+        if changed.changed().await.is_err() {
+            return;
+        }
+    }
+    token.done();
+}
+
+/// Where connections come in and are given to the threads.
+struct Entrance {
+    pod: Arc<Pod>,
+    /// By number of the thread.
+    desks: Vec<Arc<Desk>>,
+    others: Arc<Others>,
+    protocol: Protocol,
+    workers: Workers,
+}
+
+impl Entrance {
+    async fn accept(self: Arc<Self>, listener: Listener) {
+        let shutdown = self.pod.shutdown.clone();
+        // Shared by the connections: the shutdown drains until the last of them is gone.
+        let hold = Arc::new(shutdown.hold(Phase::Drain, "connections"));
+        accept(listener, shutdown.requested(), |socket| {
+            // Over the limit it is closed at once: waiting in the backlog would tell the peer nothing.
+            let Some(place) = self.pod.connections.take() else { return };
+            let number = self.workers.least_loaded();
+            let occupied = self.workers.occupy(number);
+            let (entrance, hold) = (Arc::clone(&self), Arc::clone(&hold));
+            self.workers.get(number).runtime().spawn(async move {
+                entrance.connection(socket, number).await;
+                drop((place, occupied, hold));
+            });
+        })
+        .await;
+    }
+
+    async fn connection(&self, socket: Socket, number: usize) {
+        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others) };
+        self.protocol.serve(socket, router).await;
+    }
+}

@@ -1,0 +1,113 @@
+//! `EvaluateStream`: questions and answers without a call around each.
+//!
+//! Each question is answered where it lies when the connection can take more, so that no question waits in a queue of ours: a caller that
+//! does not read its answers is stopped by HTTP/2's window.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::Request;
+use hyper::body::Incoming;
+use tonic::Status;
+
+use crate::telemetry::evaluation::{self, Evaluation};
+use crate::wire::evaluation::{EvaluateResponse, StreamError, StreamQuestion};
+
+use super::body::{Body, Source, Step};
+use super::evaluate::MAX_QUESTION_BYTES;
+use super::grpc::{Messages, contained, draining, invalid};
+use super::pod::Desk;
+
+/// Answers that go out together.
+const WRITE_BYTES: usize = 16 * 1024;
+
+pub(super) fn evaluate_stream(desk: &Arc<Desk>, request: Request<Incoming>) -> Body {
+    let span = evaluation::sampled("yardarm.v1.Evaluation/EvaluateStream", request.headers());
+    let shutdown = desk.pod.shutdown.clone();
+    Body::Stream(Box::new(Answers {
+        questions: Messages::new(request.into_body(), MAX_QUESTION_BYTES + 64),
+        desk: Arc::clone(desk),
+        out: Vec::new(),
+        end: None,
+        give_way: false,
+        drain: Box::pin(async move { shutdown.requested().await }),
+        span,
+    }))
+}
+
+struct Answers {
+    questions: Messages,
+    desk: Arc<Desk>,
+    out: Vec<u8>,
+    /// Nothing more comes; this is said after what is in `out`.
+    end: Option<Status>,
+    /// A full write went out, others are to have their turn.
+    give_way: bool,
+    drain: Pin<Box<dyn Future<Output = ()> + Send>>,
+    span: Option<Evaluation>,
+}
+
+impl Source for Answers {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
+        if std::mem::take(&mut self.give_way) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        while self.end.is_none() {
+            if self.out.len() >= WRITE_BYTES {
+                self.give_way = true;
+                return Poll::Ready(Step::Messages(std::mem::take(&mut self.out).into()));
+            }
+            match self.questions.poll_next(cx) {
+                Poll::Ready(Some(Ok(question))) => {
+                    if let Err(status) = self.answer(&question) {
+                        self.end = Some(status);
+                    }
+                }
+                Poll::Ready(Some(Err(status))) => self.end = Some(status),
+                Poll::Ready(None) => self.end = Some(Status::ok("")),
+                Poll::Pending if !self.out.is_empty() => break,
+                Poll::Pending if self.drain.as_mut().poll(cx).is_ready() => self.end = Some(draining()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if !self.out.is_empty() {
+            return Poll::Ready(Step::Messages(std::mem::take(&mut self.out).into()));
+        }
+        let status = self.end.take().unwrap_or_else(draining);
+        if let Some(span) = self.span.take() {
+            span.end(status.code());
+        }
+        Poll::Ready(Step::End(status))
+    }
+}
+
+impl Answers {
+    fn answer(&mut self, message: &[u8]) -> Result<(), Status> {
+        let StreamQuestion { id, question } = StreamQuestion::read(message).map_err(|refused| invalid(&refused))?;
+        let answered = match &question {
+            Err(refused) => Err(invalid(refused)),
+            Ok(question) => {
+                let (desk, out, span) = (&self.desk, &mut self.out, &self.span);
+                let before = out.len();
+                contained(|| {
+                    desk.answer(question, |answer| {
+                        EvaluateResponse(answer).write_to_stream(id, out);
+                        if let Some(span) = span {
+                            span.decided_one_of_many(&desk.outcome(question, answer));
+                        }
+                    });
+                    Ok(())
+                })
+                // Half an answer is none.
+                .inspect_err(|_| self.out.truncate(before))
+            }
+        };
+        if let Err(status) = answered {
+            StreamError { id, code: status.code() as i32, message: status.message() }.write_to_stream(&mut self.out);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! How a change is told to a watcher.
+
+use std::collections::HashMap;
+use std::hash::Hasher as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use metrohash::MetroHash64;
+
+use crate::flag::{CompiledFlag, Position, Revision};
+use crate::replica::{ChangeKind, FRAME_SLOTS, Note};
+use crate::sidecar::pod::Pod;
+use crate::wire::evaluation::watch::{ChangeType, FlagState, change_frame, put_decision};
+use crate::wire::evaluation::{Answer, Context};
+use crate::wire::v1::watch_flags_request::Detail;
+
+use super::ask::Ask;
+
+/// What a watcher was told, as far as it has to be remembered to tell it the next thing right.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// For values: a hash of the answers of each flag, so that only a change of them makes a message.
+    values: HashMap<Arc<str>, u64>,
+    /// For tags: whether a flag was in the selection when it was last told, so that the watcher hears when one leaves it.
+    selected: HashMap<Arc<str>, bool>,
+    /// What was told before this watch is not known.
+    resumed: bool,
+}
+
+impl Told {
+    pub(super) fn from_a_snapshot() -> Self {
+        Self { values: HashMap::new(), selected: HashMap::new(), resumed: false }
+    }
+
+    pub(super) fn before() -> Self {
+        Self { resumed: true, ..Self::from_a_snapshot() }
+    }
+
+    /// The frame of a change, or nothing when it does not concern the watcher.
+    pub(super) fn change(&mut self, pod: &Pod, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<Bytes> {
+        if !ask.selection.names(&note.key) {
+            return None;
+        }
+        let kind = if ask.selection.tags.is_empty() { kind } else { self.kind_for_tags(ask, kind, note)? };
+        match ask.detail {
+            Detail::Values => self.change_of_values(pod, ask, kind, note),
+            detail => shared_frame(detail, kind, note),
+        }
+    }
+
+    /// A flag that leaves the selection is as good as deleted.
+    fn kind_for_tags(&mut self, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<ChangeKind> {
+        let is_in = kind != ChangeKind::Deleted && ask.selection.has_tags(&note.tags);
+        let was_in = self.selected.insert(note.key.clone(), is_in);
+        let was_in = was_in.unwrap_or_else(|| self.resumed && ask.selection.has_tags(&note.tags_before));
+        if is_in { Some(kind) } else { was_in.then_some(ChangeKind::Deleted) }
+    }
+
+    fn change_of_values(&mut self, pod: &Pod, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<Bytes> {
+        if kind == ChangeKind::Deleted {
+            self.values.remove(&note.key);
+            return shared_frame(Detail::Keys, kind, note);
+        }
+        let change = change_type(kind).unwrap_or(ChangeType::Updated);
+        let (flag, revision) = pod.replica.with(&note.key, |held| held.map(|held| (held.flag.clone(), held.revision)))?;
+        let (decisions, hash) = decide(pod, ask, &flag, revision);
+        if self.values.insert(note.key.clone(), hash) == Some(hash) {
+            return None;
+        }
+        let state = FlagState { key: &note.key, revision, killed: flag.is_killed(), definition: &[], decisions: &decisions };
+        Some(change_frame(change, &state, resume_at(kind, note), note.origin_time_us))
+    }
+
+    /// The state of a flag for a snapshot, given to `take`.
+    pub(super) fn state(&mut self, pod: &Pod, ask: &Ask, key: &Arc<str>, take: impl FnOnce(&FlagState<'_>)) {
+        let held = pod.replica.with(key, |held| held.map(|held| (held.flag.clone(), held.revision, held.definition.clone())));
+        let Some((flag, revision, definition)) = held.filter(|(flag, ..)| ask.selection.tags.iter().all(|tag| flag.has_tag(tag))) else {
+            return;
+        };
+        if !ask.selection.tags.is_empty() {
+            self.selected.insert(Arc::clone(key), true);
+        }
+        let definition = if ask.detail == Detail::Definitions { &definition[..] } else { &[] };
+        let mut decisions = Vec::new();
+        if ask.detail == Detail::Values {
+            let (decided, hash) = decide(pod, ask, &flag, revision);
+            self.values.insert(Arc::clone(key), hash);
+            decisions = decided;
+        }
+        take(&FlagState { key, revision, killed: flag.is_killed(), definition, decisions: &decisions });
+    }
+}
+
+/// The decisions for all contexts, and a hash of what a watcher of values wants to hear about.
+fn decide(pod: &Pod, ask: &Ask, flag: &CompiledFlag, revision: Revision) -> (Vec<u8>, u64) {
+    let mut decisions = Vec::new();
+    let mut hasher = MetroHash64::default();
+    for context in &ask.contexts {
+        // It was read once before the watch began.
+        let context = Context::read(context).unwrap_or_default();
+        pod.decide_for_watch(flag, revision, &context, |answer| {
+            hash_value(answer, &mut hasher);
+            put_decision(&mut decisions, answer);
+        });
+    }
+    (decisions, hasher.finish())
+}
+
+/// Encoded once for every watcher with the same detail.
+fn shared_frame(detail: Detail, kind: ChangeKind, note: &Note) -> Option<Bytes> {
+    let change = change_type(kind)?;
+    let gone = kind == ChangeKind::Deleted;
+    let with_definition = detail == Detail::Definitions && !gone;
+    let slot = (change as usize - 1) * 2 + usize::from(with_definition);
+    let frame = note.frames[slot % FRAME_SLOTS].get_or_init(|| {
+        let definition = if with_definition { &note.definition[..] } else { &[] };
+        let state = FlagState { key: &note.key, revision: note.revision, killed: note.killed && !gone, definition, decisions: &[] };
+        change_frame(change, &state, resume_at(kind, note), note.origin_time_us)
+    });
+    Some(frame.clone())
+}
+
+/// A change of a prerequisite concerns values only.
+fn change_type(kind: ChangeKind) -> Option<ChangeType> {
+    match kind {
+        ChangeKind::Updated => Some(ChangeType::Updated),
+        ChangeKind::Killed => Some(ChangeType::Killed),
+        ChangeKind::Restored => Some(ChangeType::Restored),
+        ChangeKind::Deleted => Some(ChangeType::Deleted),
+        ChangeKind::PrerequisiteChanged => None,
+    }
+}
+
+/// Where a watcher that got this far may resume. Not at the revision of the change itself: it may have changed more flags, which come
+/// next. A kill overtakes changes that must not be skipped, so that nothing can be said.
+fn resume_at(kind: ChangeKind, note: &Note) -> Option<Position> {
+    let Position { epoch, revision } = note.position;
+    (kind != ChangeKind::Killed).then(|| Position { epoch, revision: revision.saturating_sub(1) })
+}
+
+fn hash_value(answer: &Answer<'_>, hasher: &mut MetroHash64) {
+    let mut value = Vec::new();
+    if let Some(encoded) = answer.value {
+        encoded.put(&mut value);
+    }
+    for part in [answer.variant.as_bytes(), &value] {
+        hasher.write(&(part.len() as u64).to_le_bytes());
+        hasher.write(part);
+    }
+}

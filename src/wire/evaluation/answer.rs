@@ -1,0 +1,222 @@
+//! The answers of the evaluation service, written without an owned message in between.
+
+use bytes::Bytes;
+
+use crate::flag::{ErrorCode, Position, Reason};
+use crate::wire::v1;
+
+use super::value::{EncodedValue, put_delimited};
+
+/// A `Decision` whose parts are borrowed from the question and from the flag that answered it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer<'a> {
+    pub flag_key: &'a str,
+    pub value: Option<EncodedValue<'a>>,
+    /// Empty when the value is the caller's default.
+    pub variant: &'a str,
+    pub reason: Reason,
+    pub rule: &'a str,
+    pub bucket: Option<u32>,
+    pub revision: u64,
+    pub age_ms: u64,
+    pub error: Option<ErrorCode>,
+    pub message: &'a str,
+}
+
+/// An `EvaluateResponse`, and by its shape also one element of an `EvaluateBatchResponse`.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluateResponse<'a>(pub &'a Answer<'a>);
+
+/// The `error` of an `EvaluateStreamResponse`.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamError<'a> {
+    pub id: u64,
+    /// `google.rpc.Code`.
+    pub code: i32,
+    pub message: &'a str,
+}
+
+/// An `EvaluateBatchResponse` under construction.
+#[derive(Debug)]
+pub struct BatchAnswer {
+    position: Position,
+    decisions: Vec<u8>,
+}
+
+/// A message of gRPC: a byte that says "not compressed", the length, the content.
+pub fn write_message(out: &mut Vec<u8>, content_len: usize, content: impl FnOnce(&mut Vec<u8>)) {
+    out.reserve(5 + content_len);
+    out.push(0);
+    out.extend_from_slice(&u32::try_from(content_len).unwrap_or(u32::MAX).to_be_bytes());
+    let before = out.len();
+    content(out);
+    debug_assert_eq!(out.len() - before, content_len, "the length was written before the content");
+}
+
+impl Answer<'_> {
+    pub fn len(&self) -> usize {
+        let number = v1::Reason::from(self.reason) as u64;
+        string_len(self.flag_key)
+            + self.value.map_or(0, |value| delimited_len(value.len()))
+            + string_len(self.variant)
+            + scalar_len(number)
+            + string_len(self.rule)
+            // Presence is explicit: bucket 0 is written.
+            + self.bucket.map_or(0, |bucket| 1 + varint_len(bucket.into()))
+            + scalar_len(self.revision)
+            + scalar_len(self.age_ms)
+            + scalar_len(self.error_number())
+            + string_len(self.message)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put_string(out, 1, self.flag_key);
+        if let Some(value) = self.value {
+            put_key(out, 2, 2);
+            put_varint(out, value.len() as u64);
+            value.put(out);
+        }
+        put_string(out, 3, self.variant);
+        put_scalar(out, 4, v1::Reason::from(self.reason) as u64);
+        put_string(out, 5, self.rule);
+        if let Some(bucket) = self.bucket {
+            put_key(out, 6, 0);
+            put_varint(out, bucket.into());
+        }
+        put_scalar(out, 7, self.revision);
+        put_scalar(out, 8, self.age_ms);
+        put_scalar(out, 9, self.error_number());
+        put_string(out, 10, self.message);
+    }
+
+    fn error_number(&self) -> u64 {
+        self.error.map_or(0, |code| v1::ErrorCode::from(code) as u64)
+    }
+}
+
+impl EvaluateResponse<'_> {
+    pub fn len(self) -> usize {
+        delimited_len(self.0.len())
+    }
+
+    pub fn is_empty(self) -> bool {
+        false
+    }
+
+    pub fn put(self, out: &mut Vec<u8>) {
+        put_key(out, 1, 2);
+        put_varint(out, self.0.len() as u64);
+        self.0.put(out);
+    }
+
+    /// As an `EvaluateStreamResponse` with the frame around it.
+    pub fn write_to_stream(self, id: u64, out: &mut Vec<u8>) {
+        let decision = self.0.len();
+        write_message(out, scalar_len(id) + delimited_len(decision), |out| {
+            put_scalar(out, 1, id);
+            put_key(out, 2, 2);
+            put_varint(out, decision as u64);
+            self.0.put(out);
+        });
+    }
+}
+
+impl BatchAnswer {
+    pub fn new(position: Position) -> Self {
+        Self { position, decisions: Vec::new() }
+    }
+
+    pub fn push(&mut self, answer: &Answer<'_>) {
+        EvaluateResponse(answer).put(&mut self.decisions);
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.decisions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.decisions.is_empty()
+    }
+
+    /// With the frame around it.
+    pub fn into_frame(self) -> Bytes {
+        let position = position_message(self.position);
+        let mut out = Vec::new();
+        write_message(&mut out, self.decisions.len() + delimited_len(position.len()), |out| {
+            out.extend_from_slice(&self.decisions);
+            put_delimited(out, 2, &position);
+        });
+        out.into()
+    }
+}
+
+impl StreamError<'_> {
+    pub fn write_to_stream(self, out: &mut Vec<u8>) {
+        let mut error = Vec::new();
+        put_scalar(&mut error, 1, u64::from(self.code.unsigned_abs()));
+        put_string(&mut error, 2, self.message);
+        write_message(out, scalar_len(self.id) + delimited_len(error.len()), |out| {
+            put_scalar(out, 1, self.id);
+            put_delimited(out, 3, &error);
+        });
+    }
+}
+
+pub(super) fn position_message(Position { epoch, revision }: Position) -> Vec<u8> {
+    let mut message = Vec::new();
+    put_scalar(&mut message, 1, epoch);
+    put_scalar(&mut message, 2, revision);
+    message
+}
+
+#[inline]
+pub(super) fn put_key(out: &mut Vec<u8>, number: u32, wire_type: u8) {
+    put_varint(out, u64::from(number << 3) | u64::from(wire_type));
+}
+
+#[inline]
+pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+#[inline]
+pub(super) fn varint_len(value: u64) -> usize {
+    // Seven bits a byte; zero takes one.
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+// Every field number of these messages is below 16, so that its key is one byte.
+
+fn delimited_len(content: usize) -> usize {
+    1 + varint_len(content as u64) + content
+}
+
+fn string_len(content: &str) -> usize {
+    if content.is_empty() { 0 } else { delimited_len(content.len()) }
+}
+
+fn scalar_len(value: u64) -> usize {
+    if value == 0 { 0 } else { 1 + varint_len(value) }
+}
+
+pub(super) fn put_string(out: &mut Vec<u8>, number: u32, content: &str) {
+    if !content.is_empty() {
+        put_delimited(out, number, content.as_bytes());
+    }
+}
+
+pub(super) fn put_scalar(out: &mut Vec<u8>, number: u32, value: u64) {
+    if value != 0 {
+        put_key(out, number, 0);
+        put_varint(out, value);
+    }
+}

@@ -1,0 +1,215 @@
+//! A context read where it lies in the request: no map, no strings of our own, only the attributes that a rule reads are looked at.
+
+use smallvec::SmallVec;
+
+use crate::flag::{Attribute, Attributes, TARGETING_KEY, limits};
+
+use super::reader::{Field, Reader};
+use super::{Malformed, Refused};
+
+/// A borrowed `yardarm.v1.Context` that is within the limits.
+#[derive(Debug, Clone, Default)]
+pub struct Context<'a> {
+    targeting_key: &'a str,
+    /// In the order of the message: of two entries with one name the later one counts, as in every protobuf map.
+    attributes: SmallVec<[(&'a str, Value<'a>); 12]>,
+}
+
+/// A borrowed `google.protobuf.Value`; lists and objects are known to be well-formed but are not taken apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    Number(f64),
+    String(&'a str),
+    /// A `ListValue`.
+    List(&'a [u8]),
+    /// A `Struct`.
+    Object(&'a [u8]),
+}
+
+impl<'a> Context<'a> {
+    pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
+        let mut context = Self::default();
+        context.merge(message)?;
+        Ok(context)
+    }
+
+    /// Reads one more occurrence of the field: protobuf says that they add up.
+    pub(super) fn merge(&mut self, message: &'a [u8]) -> Result<(), Refused> {
+        if message.len() > limits::CONTEXT_BYTES {
+            return Err(over("context", format!("has {} bytes, at most {} are allowed", message.len(), limits::CONTEXT_BYTES)));
+        }
+        let mut reader = Reader::new(message);
+        while let Some((number, field)) = reader.next()? {
+            match number {
+                1 => self.targeting_key = field.str()?,
+                2 => self.merge_attributes(field.bytes()?)?,
+                _ => {}
+            }
+        }
+        if self.attributes.len() > limits::CONTEXT_ATTRIBUTES {
+            let found = self.attributes.len();
+            return Err(over("context.attributes", format!("has {found} attributes, at most {} are allowed", limits::CONTEXT_ATTRIBUTES)));
+        }
+        Ok(())
+    }
+
+    fn merge_attributes(&mut self, message: &'a [u8]) -> Result<(), Refused> {
+        let mut fields = Reader::new(message);
+        while let Some((number, field)) = fields.next()? {
+            if number == 1 {
+                let (name, value) = entry(field.bytes()?)?;
+                let value = value.map_or(Ok(Value::Null), |value| Value::read(value, 0)).map_err(|refused| refused.within(name))?;
+                self.attributes.push((name, value));
+            }
+        }
+        Ok(())
+    }
+
+    fn find(&self, path: &str) -> Option<Value<'a>> {
+        if let Some(found) = self.top_level(path) {
+            return Some(found);
+        }
+        let (first, rest) = path.split_once('.')?;
+        rest.split('.').try_fold(self.top_level(first)?, |value, name| value.member(name))
+    }
+
+    fn top_level(&self, name: &str) -> Option<Value<'a>> {
+        self.attributes.iter().rev().find(|(held, _)| *held == name).map(|(_, value)| *value)
+    }
+}
+
+impl Attributes for Context<'_> {
+    fn targeting_key(&self) -> Option<&str> {
+        Some(self.targeting_key).filter(|key| !key.is_empty())
+    }
+
+    fn attribute(&self, path: &str) -> Option<Attribute<'_>> {
+        if path == TARGETING_KEY {
+            return self.targeting_key().map(Attribute::String);
+        }
+        self.find(path).map(Value::attribute)
+    }
+
+    fn any_element(&self, path: &str, test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool {
+        let Some(Value::List(list)) = self.find(path) else { return false };
+        let mut elements = Reader::new(list);
+        while let Ok(Some((number, field))) = elements.next() {
+            if number == 1 && field.bytes().and_then(Value::shallow).is_ok_and(|element| test(element.attribute())) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<'a> Value<'a> {
+    /// Reads a value and checks all that it holds. `level` counts the lists and objects around it.
+    pub(super) fn read(message: &'a [u8], level: usize) -> Result<Self, Refused> {
+        let value = Self::shallow(message)?;
+        match value {
+            Self::List(_) | Self::Object(_) if level >= limits::CONTEXT_NESTING => {
+                return Err(over("", format!("is nested deeper than {} levels", limits::CONTEXT_NESTING)));
+            }
+            Self::List(list) => {
+                let mut elements = Reader::new(list);
+                while let Some((number, field)) = elements.next()? {
+                    if number == 1 {
+                        Self::read(field.bytes()?, level + 1)?;
+                    }
+                }
+            }
+            Self::Object(object) => {
+                let mut fields = Reader::new(object);
+                while let Some((number, field)) = fields.next()? {
+                    if number == 1
+                        && let (_, Some(value)) = entry(field.bytes()?)?
+                    {
+                        Self::read(value, level + 1)?;
+                    }
+                }
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) => {}
+        }
+        Ok(value)
+    }
+
+    fn shallow(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut value = Self::Null;
+        let mut reader = Reader::new(message);
+        while let Some((number, field)) = reader.next()? {
+            value = match number {
+                1 => {
+                    field.varint()?;
+                    Self::Null
+                }
+                2 => Self::Number(field.double()?),
+                3 => Self::String(field.str()?),
+                4 => Self::Bool(field.varint()? != 0),
+                5 => Self::Object(field.bytes()?),
+                6 => Self::List(field.bytes()?),
+                _ => value,
+            };
+        }
+        Ok(value)
+    }
+
+    fn member(self, name: &str) -> Option<Self> {
+        let Self::Object(object) = self else { return None };
+        let mut found = None;
+        let mut fields = Reader::new(object);
+        while let Ok(Some((number, field))) = fields.next() {
+            if number == 1
+                && let Ok((held, value)) = field.bytes().and_then(entry)
+                && held == name
+            {
+                found = Some(value.map_or(Self::Null, |value| Self::shallow(value).unwrap_or(Self::Null)));
+            }
+        }
+        found
+    }
+
+    fn attribute(self) -> Attribute<'a> {
+        match self {
+            Self::Null => Attribute::Null,
+            Self::Bool(value) => Attribute::Bool(value),
+            Self::Number(value) => Attribute::Number(value),
+            Self::String(value) => Attribute::String(value),
+            Self::List(_) => Attribute::List,
+            Self::Object(_) => Attribute::Object,
+        }
+    }
+}
+
+/// Name and encoded value of one entry of a `Struct`.
+fn entry(message: &[u8]) -> Result<(&str, Option<&[u8]>), Malformed> {
+    let (mut name, mut value) = ("", None);
+    let mut reader = Reader::new(message);
+    while let Some((number, field)) = reader.next()? {
+        match (number, field) {
+            (1, Field::Bytes(_)) => name = field.str()?,
+            (2, Field::Bytes(bytes)) => value = Some(bytes),
+            (1 | 2, _) => return Err(Malformed("an entry of an object is neither name nor value")),
+            _ => {}
+        }
+    }
+    Ok((name, value))
+}
+
+fn over(field: impl Into<String>, description: String) -> Refused {
+    Refused::OverLimit { field: field.into(), description }
+}
+
+impl Refused {
+    /// Names the attribute in which a limit was exceeded.
+    fn within(self, name: &str) -> Self {
+        match self {
+            Self::OverLimit { description, .. } => {
+                let shown: String = name.chars().take(128).collect();
+                Self::OverLimit { field: format!("context.attributes.{shown}"), description }
+            }
+            malformed @ Self::Malformed(_) => malformed,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The generated messages, and every conversion between them and the domain. Protobuf stops here.
+
+/// Messages, clients and servers of `proto/yardarm/v1`.
+pub mod v1 {
+    #![allow(clippy::all)]
+    tonic::include_proto!("yardarm.v1");
+}
+
+pub mod admin;
+pub mod evaluation;
+pub mod fleet;
+pub mod frame;
+pub mod json;
+pub mod replication;
+
+/// For gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,173 @@
+//! Cases as text, in `tests/data/flag/*.cases`: a command, what it is given, `----`, and what comes out.
+//!
+//! `document` reads YAML and compiles it, and prints the problems. `decide FLAG` and `explain FLAG` answer one context in JSON for each line,
+//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again.
+//! With `YARDARM_REWRITE_CASES=1` what came out is written into the files, to be read before it is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use yardarm::flag::{CompiledFlag, Context, Decision, Document, Lookup, Problems, Segments, TARGETING_KEY, check_environment, compile};
+
+#[test]
+fn evaluation_follows_the_order() {
+    run("order.cases");
+}
+
+#[test]
+fn conditions_say_what_absence_type_and_negation_give() {
+    run("conditions.cases");
+}
+
+#[test]
+fn splits_serve_their_shares() {
+    run("splits.cases");
+}
+
+#[test]
+fn problems_are_told_all_at_once_with_path_line_and_what_was_meant() {
+    run("problems.cases");
+}
+
+#[test]
+fn explanations_tell_what_was_asked_and_found() {
+    run("explain.cases");
+}
+
+/// One environment, as the cases before have left it.
+#[derive(Default)]
+struct World {
+    flags: BTreeMap<String, CompiledFlag>,
+    killed: BTreeSet<String>,
+}
+
+impl Lookup for World {
+    fn flag(&self, key: &str) -> Option<CompiledFlag> {
+        self.flags.get(key).map(|flag| flag.with_kill(self.killed.contains(key)))
+    }
+}
+
+impl World {
+    fn run(&mut self, command: &str, input: &str) -> String {
+        let (verb, argument) = command.split_once(' ').unwrap_or((command, ""));
+        match verb {
+            "document" => match self.load(input) {
+                Ok(()) => "fine".to_owned(),
+                Err(problems) => problems.to_string(),
+            },
+            "kill" => {
+                self.killed.insert(argument.to_owned());
+                "killed".to_owned()
+            }
+            "restore" => {
+                self.killed.remove(argument);
+                "restored".to_owned()
+            }
+            "decide" => each_line(input, |context| written(&self.flag(argument).unwrap().decide(context, self))),
+            "explain" => each_line(input, |context| self.flag(argument).unwrap().explain(context, self).to_string().trim_end().to_owned()),
+            "holds" => match condition(argument) {
+                Ok(flag) => each_line(input, |context| match flag.decide(context, self).rule {
+                    Some(_) => "yes".to_owned(),
+                    None => "no".to_owned(),
+                }),
+                Err(problems) => problems.to_string(),
+            },
+            _ => panic!("{verb} is no command"),
+        }
+    }
+
+    fn load(&mut self, text: &str) -> Result<(), Problems> {
+        let document = Document::parse(text)?;
+        let (segments, mut problems) = Segments::compile(document.segments.iter().map(|(key, segment)| (key.as_str(), segment)));
+        let mut flags = BTreeMap::new();
+        for (key, flag) in &document.flags {
+            match compile(key, flag, &segments) {
+                Ok(compiled) => _ = flags.insert(key.clone(), compiled),
+                Err(refused) => problems.extend(refused),
+            }
+        }
+        if problems.is_empty() {
+            problems.extend(check_environment(&document.flags, &document.segments).err().unwrap_or_default());
+        }
+        if !problems.is_empty() {
+            return Err(problems.located_in(text));
+        }
+        (self.flags, self.killed) = (flags, BTreeSet::new());
+        Ok(())
+    }
+}
+
+/// A flag with a rule of this one condition.
+fn condition(condition: &str) -> Result<CompiledFlag, Problems> {
+    let text = format!("flags: {{ f: {{ variants: {{ a: 1 }}, defaultVariant: a, rules: [{{ when: [{condition}], serve: a }}] }} }}");
+    compile("f", &Document::parse(&text)?.flags["f"], &Segments::none())
+}
+
+fn each_line(input: &str, answer: impl Fn(&Context) -> String) -> String {
+    input.lines().map(|line| answer(&context(line))).collect::<Vec<_>>().join("\n")
+}
+
+fn context(json: &str) -> Context {
+    let mut attributes: serde_json::Map<_, _> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+    let targeting_key = attributes.remove(TARGETING_KEY).and_then(|key| key.as_str().map(str::to_owned));
+    Context { targeting_key, attributes }
+}
+
+/// `v2.3.0 SPLIT rule=rollout bucket=4711`
+fn written(decision: &Decision<'_>) -> String {
+    let Decision { variant, reason, rule, bucket, key_missing } = decision;
+    let mut text = format!("{} {}", variant.map_or("(caller's default)", |variant| &variant.name), reason.as_str());
+    rule.iter().for_each(|rule| _ = write!(text, " rule={rule}"));
+    bucket.iter().for_each(|bucket| _ = write!(text, " bucket={bucket}"));
+    if *key_missing {
+        text.push_str(" without-key");
+    }
+    text
+}
+
+/// What stands before a case, its command, its input and what should come out.
+struct Case {
+    preamble: String,
+    command: String,
+    input: String,
+    expected: String,
+}
+
+fn run(file: &str) {
+    let path = Path::new("tests/data/flag").join(file);
+    let cases = parse(&fs::read_to_string(&path).unwrap());
+    assert!(!cases.is_empty(), "{file} has no case");
+    let mut world = World::default();
+    let mut rewritten = String::new();
+    let mut wrong = String::new();
+    for Case { preamble, command, input, expected } in cases {
+        let actual = world.run(&command, &input);
+        let separator = if input.is_empty() { "" } else { "\n" };
+        _ = write!(rewritten, "{preamble}{command}\n{input}{separator}----\n{actual}\n");
+        if actual != expected {
+            _ = write!(wrong, "\n{file}: {command}\n{input}{separator}---- expected\n{expected}\n---- came out\n{actual}\n");
+        }
+    }
+    if std::env::var_os("YARDARM_REWRITE_CASES").is_some() {
+        fs::write(&path, rewritten).unwrap();
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Lines that begin with `#` and empty ones stand between the cases; what comes out ends at an empty line.
+fn parse(text: &str) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut lines = text.lines().peekable();
+    loop {
+        let mut preamble = String::new();
+        while let Some(line) = lines.next_if(|line| line.is_empty() || line.starts_with('#')) {
+            _ = writeln!(preamble, "{line}");
+        }
+        let Some(command) = lines.next() else { return cases };
+        let input: Vec<&str> = lines.by_ref().take_while(|line| *line != "----").collect();
+        let expected: Vec<&str> = std::iter::from_fn(|| lines.next_if(|line| !line.is_empty())).collect();
+        cases.push(Case { preamble, command: command.to_owned(), input: input.join("\n"), expected: expected.join("\n") });
+    }
+}

@@ -1,0 +1,8 @@
+//! The laws of the ledger.
+
+mod commands;
+mod conflicts;
+mod deltas;
+mod durability;
+mod limits;
+pub mod world;

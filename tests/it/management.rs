@@ -1,0 +1,152 @@
+//! What kubelet, Prometheus and gRPC health checks are told.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use yardarm::sidecar::Serve;
+use yardarm::wire::v1::EvaluateBatchRequest;
+
+use crate::pod::{FLAGS, Pod, evaluate, person, question, soon, watch_keys};
+
+/// Status and body.
+async fn get(pod: &Pod, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(pod.running.management).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    // Chunked bodies are not undone: lines of the text stay lines.
+    (status, body.to_owned())
+}
+
+async fn metrics(pod: &Pod) -> String {
+    let (status, body) = get(pod, "/metrics").await;
+    assert_eq!(status, 200);
+    body
+}
+
+async fn health(pod: &Pod, service: &str) -> ServingStatus {
+    let mut client = HealthClient::new(pod.channel().await);
+    client.check(HealthCheckRequest { service: service.into() }).await.unwrap().into_inner().status()
+}
+
+#[tokio::test]
+async fn ready_only_with_a_state_and_not_while_draining() {
+    let mut pod = Pod::start_empty(&Serve { threads: Some(1), ..Serve::default() }).await;
+    assert_eq!(get(&pod, "/healthz").await.0, 200);
+    let (status, body) = get(&pod, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("flag state"), "{body}");
+    for service in ["", "readiness", "startup", "yardarm.v1.Evaluation"] {
+        assert_eq!(health(&pod, service).await, ServingStatus::NotServing, "{service}");
+    }
+    assert_eq!(health(&pod, "liveness").await, ServingStatus::Serving);
+    let mut watch = HealthClient::new(pod.channel().await);
+    let mut watch = watch.watch(HealthCheckRequest { service: String::new() }).await.unwrap().into_inner();
+    assert_eq!(soon(watch.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
+
+    pod.apply(FLAGS);
+    assert_eq!(soon(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(get(&pod, "/readyz").await.0, 200);
+    for service in ["", "readiness", "startup", "yardarm.v1.Evaluation"] {
+        assert_eq!(health(&pod, service).await, ServingStatus::Serving, "{service}");
+    }
+    // A connection that was open before can ask while the sidecar drains.
+    let hold = pod.shutdown.hold(yardarm::lifecycle::Phase::Drain, "the test");
+    pod.shutdown.request();
+    let (status, body) = get(&pod, "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("shutting down"), "{body}");
+    assert_eq!(get(&pod, "/healthz").await.0, 200);
+    drop(hold);
+    // The watch of a health check does not keep the sidecar from leaving.
+    assert_eq!(pod.stop().await, []);
+}
+
+#[tokio::test]
+async fn metrics_count_evaluations_by_flag_variant_and_reason_and_unknown_flags_together() {
+    let pod = Pod::start(FLAGS).await;
+    let mut client = pod.client().await;
+    for _ in 0..3 {
+        evaluate(&mut client, question("greeting", person("ana"))).await;
+    }
+    let mut other_connection = pod.client().await;
+    evaluate(&mut other_connection, question("new_checkout_flow", person("ana"))).await;
+    for number in 0..1000 {
+        evaluate(&mut client, question(&format!("random-{number}"), person("ana"))).await;
+    }
+    client.evaluate_batch(EvaluateBatchRequest { selector: None, context: Some(person("ana")) }).await.unwrap();
+    let first = metrics(&pod).await;
+    for line in [
+        r#"yardarm_evaluations_total{flag="greeting",variant="short",reason="STATIC"} 4"#,
+        r#"yardarm_evaluations_total{flag="new_checkout_flow",variant="on",reason="TARGETING_MATCH"} 2"#,
+        r#"yardarm_evaluations_total{flag="legacy_api",variant="",reason="DISABLED"} 1"#,
+        r#"yardarm_evaluations_total{flag="",variant="",reason="ERROR"} 1000"#,
+        r#"yardarm_evaluation_errors_total{error="FLAG_NOT_FOUND"} 1000"#,
+    ] {
+        assert!(first.contains(line), "{line} is not in\n{first}");
+    }
+    assert!(!first.contains("random-"));
+    evaluate(&mut client, question("greeting", person("ana"))).await;
+    assert!(metrics(&pod).await.contains(r#"flag="greeting",variant="short",reason="STATIC"} 5"#));
+}
+
+#[tokio::test]
+async fn a_flag_that_is_deleted_leaves_the_metrics() {
+    let mut pod = Pod::start(FLAGS).await;
+    evaluate(&mut pod.client().await, question("greeting", person("ana"))).await;
+    assert!(metrics(&pod).await.contains("greeting"));
+    pod.delete("greeting");
+    assert!(!metrics(&pod).await.contains("greeting"));
+}
+
+#[tokio::test]
+async fn metrics_say_where_the_pod_stands_and_who_is_there() {
+    let mut pod = Pod::start(FLAGS).await;
+    pod.kill("greeting");
+    let mut client = pod.client().await;
+    let mut watch = client.watch_flags(watch_keys(&[])).await.unwrap().into_inner();
+    assert!(soon(watch.message()).await.unwrap().is_some());
+    let text = metrics(&pod).await;
+    for line in [
+        "yardarm_revision 2",
+        r#"yardarm_epoch_info{epoch="abc"} 1"#,
+        "yardarm_flags 6",
+        "yardarm_watchers 1",
+        "yardarm_connections 1",
+        "yardarm_rejected 0",
+        "yardarm_ready 1",
+        "yardarm_lagged_watchers_total 0",
+        "yardarm_build_info{version=",
+        "yardarm_age_seconds ",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_what_is_served_here_and_can_be_switched_off() {
+    let ask = || ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) };
+    let pod = Pod::start(FLAGS).await;
+    let mut client = ServerReflectionClient::new(pod.channel().await);
+    let mut answers = client.server_reflection_info(tokio_stream::once(ask())).await.unwrap().into_inner();
+    let MessageResponse::ListServicesResponse(services) = answers.message().await.unwrap().unwrap().message_response.unwrap() else {
+        panic!("no list of services");
+    };
+    let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    assert_eq!(names, ["grpc.health.v1.Health", "yardarm.v1.Evaluation"]);
+
+    let pod = Pod::start_with(&Serve { threads: Some(1), reflection: false, ..Serve::default() }, FLAGS).await;
+    let mut client = ServerReflectionClient::new(pod.channel().await);
+    let refused = client.server_reflection_info(tokio_stream::once(ask())).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+}
