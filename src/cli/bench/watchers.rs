@@ -36,7 +36,7 @@ pub struct Watchers {
 #[derive(Debug, Default)]
 pub struct Seen {
     pub snapshots: Arrivals,
-    /// By revision.
+    /// By revision of the flag.
     pub changes: Arrivals,
     /// The first message of the newest revision.
     newest: RefCell<(u64, Vec<u8>)>,
@@ -147,7 +147,7 @@ impl Seen {
         match message.first() {
             Some(&SNAPSHOT) => self.snapshots.arrived(0, at_us),
             Some(&CHANGE) => {
-                let revision = revision(message).context("a change has no position")?;
+                let revision = revision(message).context("a change has no flag with a revision")?;
                 let mut newest = self.newest.borrow_mut();
                 if newest.0 < revision {
                     *newest = (revision, message.to_vec());
@@ -160,16 +160,18 @@ impl Seen {
     }
 }
 
-/// WatchFlagsResponse.change.position.revision, without the flag in between: a thousand readers on one thread must not keep each other
+/// WatchFlagsResponse.change.flag.revision, without the definition behind it: a thousand readers on one thread must not keep each other
 /// waiting.
 fn revision(message: &[u8]) -> Option<u64> {
-    let change = field(message, 2)?;
-    let mut position = field(change, 3)?;
-    while !position.is_empty() {
-        let key = decode_varint(&mut position).ok()?;
-        let value = decode_varint(&mut position).ok()?;
-        if key >> 3 == 2 {
-            return Some(value);
+    let mut flag = field(message, 2).and_then(|change| field(change, 2))?;
+    while !flag.is_empty() {
+        let key = decode_varint(&mut flag).ok()?;
+        let value = decode_varint(&mut flag).ok()?;
+        match (key >> 3, key & 7) {
+            (2, 0) => return Some(value),
+            (_, 2) => flag = flag.get(usize::try_from(value).ok()?..)?,
+            (_, 0) => {}
+            _ => return None,
         }
     }
     None
@@ -197,13 +199,14 @@ mod tests {
     use crate::wire::v1::{FlagState, Position};
 
     #[test]
-    fn the_revision_of_a_change_is_found_behind_its_flag() {
-        let flag = FlagState { key: "checkout".to_owned(), revision: 41, definition: vec![b'x'; 700].into(), ..Default::default() };
-        let position = Position { epoch: 7, revision: 300 };
+    fn the_revision_of_a_change_is_that_of_its_flag() {
+        let flag = FlagState { key: "checkout".to_owned(), revision: 300, definition: vec![b'x'; 700].into(), ..Default::default() };
+        // Where a watch may resume is before the change.
+        let position = Position { epoch: 7, revision: 299 };
         let change = FlagChange { r#type: 2, flag: Some(flag), position: Some(position), origin_time: None };
         let message = WatchFlagsResponse { event: Some(watch_flags_response::Event::Change(change)) }.encode_to_vec();
         assert_eq!(message[0], CHANGE);
         assert_eq!(revision(&message), Some(300));
-        assert_eq!(revision(&message[..20]), None);
+        assert_eq!(revision(&message[..8]), None);
     }
 }
