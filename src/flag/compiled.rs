@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::bucket::Salt;
-use super::condition::{Conditions, Span};
+use super::condition::{Conditions, Operator, Span, Test};
 use super::decision::Variant;
 use super::keys::KeySet;
 use super::ranges::Range;
@@ -148,6 +148,16 @@ impl CompiledFlag {
 
     pub fn has_prerequisites(&self) -> bool {
         !self.shared.prerequisites.is_empty()
+    }
+
+    /// It has no prerequisites and reads no segments.
+    pub fn stands_alone(&self) -> bool {
+        self.shared.prerequisites.is_empty() && self.shared.conditions.segments.is_empty()
+    }
+
+    /// A regular expression can take milliseconds to compile, where everything else takes microseconds.
+    pub fn has_regex(&self) -> bool {
+        self.shared.conditions.all.iter().any(|condition| matches!(condition.test, Test::Attribute(_, Operator::Matches(_))))
     }
 
     /// Keys of the segments that this flag reads, directly or through other segments.

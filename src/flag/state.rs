@@ -84,11 +84,11 @@ pub struct Digest(u128);
 
 impl Digest {
     pub fn add_item(&mut self, item: &Item) {
-        self.0 = self.0.wrapping_add(item_hash(item));
+        *self = self.plus(Self::of_item(item));
     }
 
     pub fn remove_item(&mut self, item: &Item) {
-        self.0 = self.0.wrapping_sub(item_hash(item));
+        *self = self.minus(Self::of_item(item));
     }
 
     /// Restored registers do not count.
@@ -105,8 +105,17 @@ impl Digest {
     }
 
     /// Of this item alone.
-    pub fn of_item(item: &Item) -> Self {
-        Self(item_hash(item))
+    pub fn of_item(Item { name: ItemName { kind, key }, revision, definition }: &Item) -> Self {
+        Self::of_definition(*kind, key, *revision, definition)
+    }
+
+    /// Of the item that has these parts.
+    pub fn of_definition(kind: ItemKind, key: &str, revision: Revision, definition: &[u8]) -> Self {
+        let kind = match kind {
+            ItemKind::Segment => 1,
+            ItemKind::Flag => 2,
+        };
+        Self(hash(kind, key, revision, definition))
     }
 
     /// Of this register alone; nothing for a restored one.
@@ -136,14 +145,6 @@ impl Digest {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
-}
-
-fn item_hash(item: &Item) -> u128 {
-    let kind = match item.name.kind {
-        ItemKind::Segment => 1,
-        ItemKind::Flag => 2,
-    };
-    hash(kind, &item.name.key, item.revision, &item.definition)
 }
 
 fn kill_hash(kill: &Kill) -> u128 {

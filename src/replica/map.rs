@@ -17,6 +17,8 @@ use crate::clock::{Clock, Micros};
 use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision};
 
 use super::changes::{ChangeList, Changes, Cursor};
+use super::segments::Served;
+use super::slot::Slot;
 use super::writer::Rejected;
 
 /// One flag as it is served.
@@ -38,7 +40,9 @@ pub struct Replica(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) flags: DashMap<Arc<str>, Held, MetroBuildHasher>,
+    pub(super) flags: DashMap<Arc<str>, Slot, MetroBuildHasher>,
+    /// For flags that were loaded from disk and not compiled yet: the segments of that state. Empty once all were compiled.
+    pub(super) segments: ArcSwap<Served>,
     /// The same keys in order, for prefixes and for batches of everything.
     pub(super) keys: RwLock<BTreeSet<Arc<str>>>,
     pub(super) header: ArcSwap<Header>,
@@ -69,6 +73,7 @@ impl Replica {
         Self(Arc::new(Inner {
             clock,
             flags: DashMap::default(),
+            segments: ArcSwap::default(),
             keys: RwLock::default(),
             header: ArcSwap::default(),
             fresh_us,
@@ -83,7 +88,7 @@ impl Replica {
     /// both. A flag with prerequisites is cloned out first, see [`CompiledFlag::has_prerequisites`].
     pub fn with<R>(&self, key: &str, read: impl FnOnce(Option<&Held>) -> R) -> R {
         match self.0.flags.get(key) {
-            Some(held) => read(Some(held.value())),
+            Some(slot) => read(slot.held(key, &self.0.segments)),
             None => read(None),
         }
     }

@@ -12,6 +12,7 @@ mod received;
 mod refused;
 mod registers;
 mod segments;
+mod slot;
 mod writer;
 
 pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, Note};

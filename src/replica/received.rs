@@ -1,6 +1,7 @@
 //! Every definition as it came from the control plane, also those that could not be compiled: the digest and the limits are over this.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -11,83 +12,115 @@ use super::writer::Resync;
 
 #[derive(Debug, Default)]
 pub(super) struct Received {
-    items: HashMap<ItemName, Entry>,
+    flags: Items,
+    segments: Items,
     bytes: usize,
-    flags: usize,
+    /// Whatever comes next is news, even if it looks the same.
+    distrusted: bool,
 }
+
+/// By key, which the map of flags shares.
+type Items = HashMap<Arc<str>, Entry>;
 
 #[derive(Debug)]
 struct Entry {
     revision: Revision,
-    digest: Digest,
     definition: Bytes,
 }
 
 impl Received {
     /// Notes what came; false when it is what is held already.
     pub(super) fn insert(&mut self, item: &Item) -> bool {
-        let digest = Digest::of_item(item);
-        let entry = Entry { revision: item.revision, digest, definition: item.definition.clone() };
-        self.bytes += item.definition.len();
-        match self.items.insert(item.name.clone(), entry) {
-            Some(before) => {
-                self.bytes -= before.definition.len();
-                before.digest != digest
-            }
-            None => {
-                self.flags += usize::from(item.name.kind == ItemKind::Flag);
-                true
-            }
-        }
+        let Item { name: ItemName { kind, key }, revision, definition } = item;
+        let (revision, definition, distrusted) = (*revision, definition.clone(), self.distrusted);
+        self.bytes += definition.len();
+        let items = self.items_mut(*kind);
+        let Some(held) = items.get_mut(key.as_str()) else {
+            items.insert(key.as_str().into(), Entry { revision, definition });
+            return true;
+        };
+        let is_news = distrusted || held.revision != revision || held.definition != definition;
+        let freed = std::mem::replace(held, Entry { revision, definition }).definition.len();
+        self.bytes -= freed;
+        is_news
     }
 
-    pub(super) fn remove(&mut self, name: &ItemName) {
-        if let Some(before) = self.items.remove(name) {
+    pub(super) fn remove(&mut self, ItemName { kind, key }: &ItemName) {
+        if let Some(before) = self.items_mut(*kind).remove(key.as_str()) {
             self.bytes -= before.definition.len();
-            self.flags -= usize::from(name.kind == ItemKind::Flag);
         }
     }
 
-    /// Whatever comes next is news.
-    pub(super) fn distrust(&mut self) {
-        self.items.values_mut().for_each(|entry| entry.digest = Digest::default());
+    pub(super) fn distrust(&mut self, distrusted: bool) {
+        self.distrusted = distrusted;
     }
 
     pub(super) fn items(&self) -> impl Iterator<Item = Item> {
-        self.items.iter().map(|(name, entry)| Item { name: name.clone(), revision: entry.revision, definition: entry.definition.clone() })
+        let of = |kind, items| Items::iter(items).map(move |(key, entry)| item(kind, key, entry));
+        of(ItemKind::Segment, &self.segments).chain(of(ItemKind::Flag, &self.flags))
     }
 
-    pub(super) fn flags(&self) -> impl Iterator<Item = &ItemName> {
-        self.items.keys().filter(|name| name.kind == ItemKind::Flag)
+    /// Keys of all flags.
+    pub(super) fn flags(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.flags.keys()
     }
 
-    pub(super) fn get(&self, name: &ItemName) -> Option<Item> {
-        self.items.get(name).map(|entry| Item { name: name.clone(), revision: entry.revision, definition: entry.definition.clone() })
+    pub(super) fn flag(&self, key: &str) -> Option<Item> {
+        self.flags.get(key).map(|entry| item(ItemKind::Flag, key, entry))
+    }
+
+    /// The key of a flag as it is kept here.
+    pub(super) fn key_of_flag(&self, key: &str) -> Arc<str> {
+        self.flags.get_key_value(key).map_or_else(|| key.into(), |(key, _)| key.clone())
     }
 
     /// Names that are held and not among `items`.
     pub(super) fn missing_from(&self, items: &[Item]) -> Vec<ItemName> {
-        let names: HashSet<_> = items.iter().map(|item| &item.name).collect();
-        self.items.keys().filter(|name| !names.contains(name)).cloned().collect()
+        let names: HashSet<_> = items.iter().map(|item| (item.name.kind, item.name.key.as_str())).collect();
+        let held = [(ItemKind::Segment, &self.segments), (ItemKind::Flag, &self.flags)].into_iter();
+        let held = held.flat_map(|(kind, items)| items.keys().map(move |key| (kind, &**key)));
+        held.filter(|name| !names.contains(name)).map(|(kind, key)| ItemName { kind, key: key.to_owned() }).collect()
     }
 
     /// The digest after an edit, from the one before it.
     pub(super) fn digest_after(&self, digest: Digest, upserts: &[Item], removed: &[ItemName]) -> Digest {
-        let held = |name: &ItemName| self.items.get(name).map_or(Digest::default(), |entry| entry.digest);
+        let held = |ItemName { kind, key }: &ItemName| {
+            let entry = self.items_of(*kind).get(key.as_str());
+            entry.map_or(Digest::default(), |entry| Digest::of_definition(*kind, key, entry.revision, &entry.definition))
+        };
         let digest = upserts.iter().fold(digest, |digest, item| digest.minus(held(&item.name)).plus(Digest::of_item(item)));
         removed.iter().fold(digest, |digest, name| digest.minus(held(name)))
     }
 
     /// Whether the environment stays within its limits after an edit.
     pub(super) fn check_size(&self, upserts: &[Item], removed: &[ItemName]) -> Result<(), Resync> {
-        let size = |name: &ItemName| self.items.get(name).map_or(0, |entry| entry.definition.len());
+        let held = |ItemName { kind, key }: &ItemName| self.items_of(*kind).get(key.as_str());
+        let size = |name: &ItemName| held(name).map_or(0, |entry| entry.definition.len());
         let is_flag = |name: &&ItemName| name.kind == ItemKind::Flag;
         let added: usize = upserts.iter().map(|item| item.definition.len()).sum();
         let freed: usize = upserts.iter().map(|item| &item.name).chain(removed).map(size).sum();
-        let new = upserts.iter().map(|item| &item.name).filter(is_flag).filter(|name| !self.items.contains_key(name)).count();
-        let gone = removed.iter().filter(is_flag).filter(|name| self.items.contains_key(name)).count();
-        within_limits((self.flags + new).saturating_sub(gone), (self.bytes + added).saturating_sub(freed))
+        let new = upserts.iter().map(|item| &item.name).filter(is_flag).filter(|name| held(name).is_none()).count();
+        let gone = removed.iter().filter(is_flag).filter(|name| held(name).is_some()).count();
+        within_limits((self.flags.len() + new).saturating_sub(gone), (self.bytes + added).saturating_sub(freed))
     }
+
+    fn items_of(&self, kind: ItemKind) -> &Items {
+        match kind {
+            ItemKind::Segment => &self.segments,
+            ItemKind::Flag => &self.flags,
+        }
+    }
+
+    fn items_mut(&mut self, kind: ItemKind) -> &mut Items {
+        match kind {
+            ItemKind::Segment => &mut self.segments,
+            ItemKind::Flag => &mut self.flags,
+        }
+    }
+}
+
+fn item(kind: ItemKind, key: &str, Entry { revision, definition }: &Entry) -> Item {
+    Item { name: ItemName { kind, key: key.to_owned() }, revision: *revision, definition: definition.clone() }
 }
 
 pub(super) fn within_limits(flags: usize, bytes: usize) -> Result<(), Resync> {

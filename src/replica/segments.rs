@@ -8,8 +8,15 @@ use super::apply::guarded;
 
 #[derive(Default)]
 pub(super) struct Shelf {
+    served: Served,
+    documents: BTreeMap<String, Segment>,
+}
+
+/// What flags are compiled with.
+#[derive(Default, Clone)]
+pub(super) struct Served {
     compiled: Segments,
-    documents: BTreeMap<String, (Segment, Revision)>,
+    revisions: BTreeMap<String, Revision>,
 }
 
 /// What became of a change of segments.
@@ -21,19 +28,26 @@ pub(super) struct Shelved {
     pub(super) accepted: Vec<Item>,
 }
 
-impl Shelf {
+impl Served {
     pub(super) fn compiled(&self) -> &Segments {
         &self.compiled
     }
 
     /// Revision of the definition that is served; 0 for none.
     pub(super) fn revision(&self, key: &str) -> Revision {
-        self.documents.get(key).map_or(0, |(_, revision)| *revision)
+        self.revisions.get(key).copied().unwrap_or(0)
     }
 
     /// Revision of the newest segment that a flag reads.
     pub(super) fn newest_read_by(&self, flag: &CompiledFlag) -> Revision {
-        self.documents.iter().filter(|(key, _)| flag.reads_segment(key)).map(|(_, (_, revision))| *revision).max().unwrap_or(0)
+        let read = self.revisions.iter().filter(|(key, _)| flag.reads_segment(key));
+        read.map(|(_, revision)| *revision).max().unwrap_or(0)
+    }
+}
+
+impl Shelf {
+    pub(super) fn served(&self) -> &Served {
+        &self.served
     }
 
     pub(super) fn change(&mut self, upserts: Vec<Item>, removed: Vec<String>) -> Shelved {
@@ -41,15 +55,17 @@ impl Shelf {
         if upserts.is_empty() && removed.is_empty() {
             return shelved;
         }
-        let mut documents = self.documents.clone();
+        let (mut documents, mut revisions) = (self.documents.clone(), self.served.revisions.clone());
         for key in removed {
             documents.remove(&key);
+            revisions.remove(&key);
             shelved.changed.insert(key);
         }
         for item in upserts {
             match guarded(|| Segment::from_json(&item.definition).map_err(|problems| problems.to_string())) {
                 Ok(segment) => {
-                    documents.insert(item.name.key.clone(), (segment, item.revision));
+                    documents.insert(item.name.key.clone(), segment);
+                    revisions.insert(item.name.key.clone(), item.revision);
                     shelved.changed.insert(item.name.key.clone());
                     shelved.accepted.push(item);
                 }
@@ -57,12 +73,12 @@ impl Shelf {
             }
         }
         let compiled = guarded(|| {
-            let (segments, problems) = Segments::compile(documents.iter().map(|(key, (segment, _))| (key.as_str(), segment)));
+            let (segments, problems) = Segments::compile(documents.iter().map(|(key, segment)| (key.as_str(), segment)));
             if problems.is_empty() { Ok(segments) } else { Err(problems.to_string()) }
         });
         match compiled {
-            Ok(segments) => {
-                self.compiled = segments;
+            Ok(compiled) => {
+                self.served = Served { compiled, revisions };
                 self.documents = documents;
             }
             // Which of several does not fit the others cannot be told: all of them wait for a change that does.

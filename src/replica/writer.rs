@@ -9,13 +9,14 @@ use bytes::Bytes;
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
-use super::apply::{self, Compiled};
+use super::apply::{self, Body, COLD_FROM, Compiled, may_be_cold};
 use super::changes::{ChangeKind, Entry, LISTED_AT_ONCE};
 use super::map::{Header, Held, Replica};
 use super::received::{Received, within_limits};
 use super::refused::{self, Refused};
 use super::registers::Registers;
 use super::segments::Shelf;
+use super::slot::{Cold, Slot};
 
 /// The only way to change a [`Replica`].
 pub struct Writer {
@@ -30,6 +31,15 @@ pub struct Writer {
     pub(super) refused: Refused,
     /// Prerequisite -> flags that have it.
     dependents: HashMap<String, HashSet<Arc<str>>>,
+    unvetted: Unvetted,
+}
+
+/// What was loaded from disk and is served, each flag compiled when somebody asks for it, before anybody has looked at all of it.
+#[derive(Default)]
+struct Unvetted {
+    keys: Vec<Arc<str>>,
+    /// Killed or restored meanwhile. Which flags depend on them is told when it is known.
+    toggled: Vec<String>,
 }
 
 /// A definition that the control plane sent and that this replica cannot serve.
@@ -81,6 +91,7 @@ impl Writer {
             rejected: BTreeMap::new(),
             refused: Refused::default(),
             dependents: HashMap::new(),
+            unvetted: Unvetted::default(),
         }
     }
 
@@ -91,15 +102,68 @@ impl Writer {
     /// Takes the whole state from the control plane, which is a proof of freshness.
     pub fn apply_snapshot(&mut self, state: State) -> Result<Applied, Resync> {
         let now_us = self.replica.0.clock.now_us();
-        self.replace(state, now_us)
+        self.replace(state, now_us, false)
     }
 
-    /// Takes the whole state from disk; `fresh_us` is the time of the last proof of freshness before it was written.
+    /// Takes the whole state from disk; `fresh_us` is the time of the last proof of freshness before it was written. Of many flags none
+    /// is compiled yet: they are served at once, and [`Writer::vet`] finds out which of them do not compile.
     pub fn load(&mut self, state: State, fresh_us: Micros) -> Result<Applied, Resync> {
-        self.replace(state, fresh_us)
+        self.replace(state, fresh_us, true)
+    }
+
+    /// Nothing is left for [`Writer::vet`]. Every change begins with it.
+    pub fn is_vetted(&self) -> bool {
+        self.unvetted.keys.is_empty()
+    }
+
+    /// Compiles up to so many of the flags that were loaded. Readers see no difference; what is answered is what the control plane must
+    /// be told in the end, when some were rejected.
+    pub fn vet(&mut self, at_most: usize) -> Option<Applied> {
+        let rest = self.unvetted.keys.len().saturating_sub(at_most);
+        let some = self.unvetted.keys.split_off(rest);
+        if some.is_empty() {
+            return None;
+        }
+        some.into_iter().for_each(|key| self.vet_one(&key));
+        if rest > 0 {
+            return None;
+        }
+        self.unvetted.keys = Vec::new();
+        self.replica.0.segments.store(Arc::default());
+        let toggled = std::mem::take(&mut self.unvetted.toggled);
+        let noted = toggled.iter().filter_map(|key| self.current(key).map(|held| (key.as_str().into(), held)));
+        let noted: Vec<_> = noted.map(|(key, held)| told(key, ChangeKind::PrerequisiteChanged, held, Vec::new())).collect();
+        if !noted.is_empty() {
+            self.tell(Some(noted), self.origin_time_us);
+        }
+        (!self.rejected.is_empty()).then(|| self.publish(Vec::new(), Vec::new(), self.origin_time_us, true))
+    }
+
+    fn vet_one(&mut self, key: &Arc<str>) {
+        let Some(item) = self.received.flag(key) else { return };
+        match apply::compile_definition(key, &item.definition, self.segments.served().compiled()) {
+            Ok(flag) if may_be_cold(&flag, &item.definition) => {}
+            Ok(flag) => {
+                let refreshed = self.take(Compiled { item, result: Ok(Body::Flag(flag)) });
+                if let (Some(Refreshed { slot, .. }), Some(mut place)) = (refreshed, self.replica.0.flags.get_mut(key)) {
+                    *place = slot;
+                }
+            }
+            // Nobody has been served it.
+            Err(message) => {
+                self.replica.0.flags.remove(key);
+                self.replica.0.keys.write().remove(key);
+                self.reject(item.name, item.revision, message);
+            }
+        }
+    }
+
+    fn vet_all(&mut self) {
+        self.vet(usize::MAX);
     }
 
     pub fn apply_delta(&mut self, delta: Delta) -> Result<Applied, Resync> {
+        self.vet_all();
         let Delta { epoch, prev_revision, revision, upserts, removed, kills, digest, origin_time_us } = delta;
         if epoch != self.position.epoch {
             return Err(Resync::Epoch { held: self.position.epoch, found: epoch });
@@ -112,7 +176,7 @@ impl Writer {
             return Err(Resync::DigestMismatch { revision, held: expected, found: digest });
         }
         self.received.check_size(&upserts, &removed)?;
-        let edits = Edits { upserts, removed, kills, whole: false };
+        let edits = Edits { upserts, removed, kills, whole: false, from_disk: false };
         let now_us = self.replica.0.clock.now_us();
         Ok(self.apply(Position { epoch, revision }, digest, origin_time_us, now_us, edits))
     }
@@ -122,6 +186,9 @@ impl Writer {
         let (key, origin_time_us) = (kill.flag_key.clone(), kill.at_us);
         if !self.registers.announce(epoch, kill, self.position) {
             return None;
+        }
+        if !self.is_vetted() {
+            self.unvetted.toggled.push(key.clone());
         }
         let refreshed = self.refresh(&key).into_iter().collect();
         Some(self.publish(refreshed, Vec::new(), origin_time_us, false))
@@ -166,7 +233,8 @@ impl Writer {
         }
     }
 
-    fn replace(&mut self, state: State, fresh_us: Micros) -> Result<Applied, Resync> {
+    fn replace(&mut self, state: State, fresh_us: Micros, from_disk: bool) -> Result<Applied, Resync> {
+        self.vet_all();
         let State { position, items, kills, digest, origin_time_us } = state;
         // A kill beyond the revision of the state was ahead of the log when the state was written to disk.
         let (kills, ahead): (Vec<_>, Vec<_>) = kills.into_iter().partition(|kill| kill.revision <= position.revision);
@@ -181,17 +249,17 @@ impl Writer {
         let removed = self.received.missing_from(&items);
         if position.epoch != self.position.epoch {
             // Revisions start anew, so that even an equal definition has another history.
-            self.received.distrust();
+            self.received.distrust(true);
         }
         for kill in ahead {
             self.registers.announce(position.epoch, kill, position);
         }
-        let edits = Edits { upserts: items, removed, kills, whole: true };
+        let edits = Edits { upserts: items, removed, kills, whole: true, from_disk };
         Ok(self.apply(position, digest, origin_time_us, fresh_us, edits))
     }
 
     fn apply(&mut self, position: Position, digest: Digest, origin_time_us: Micros, fresh_us: Micros, edits: Edits) -> Applied {
-        let Edits { upserts, removed, kills, whole } = edits;
+        let Edits { upserts, removed, kills, whole, from_disk } = edits;
         let mut touched: HashSet<String> = HashSet::new();
 
         if whole {
@@ -212,6 +280,7 @@ impl Writer {
         self.registers.catch_up(position);
 
         let news = upserts.into_iter().filter(|item| self.received.insert(item)).collect();
+        self.received.distrust(false);
         let (news, refused) = self.refused.split(position.epoch, news);
         for item in refused {
             self.reject(item.name, item.revision, refused::MESSAGE.to_owned());
@@ -220,8 +289,15 @@ impl Writer {
         let (gone_flags, gone_segments): (Vec<_>, Vec<_>) = removed.into_iter().partition(|name| name.kind == ItemKind::Flag);
         let changed_segments = self.change_segments(segments, gone_segments);
         jobs.extend(self.readers_of(&changed_segments, &jobs));
-        let mut refreshed: HashMap<String, Refreshed> = HashMap::new();
-        for compiled in apply::compile_all(jobs, self.segments.compiled()) {
+        let mut refreshed: HashMap<String, Refreshed> = HashMap::with_capacity(jobs.len());
+        let unvetted = from_disk && jobs.len() >= COLD_FROM;
+        let compiled = if unvetted {
+            self.replica.0.segments.store(Arc::new(self.segments.served().clone()));
+            jobs.into_iter().map(|item| Compiled { item, result: Ok(Body::Cold) }).collect()
+        } else {
+            apply::compile_all(jobs, self.segments.served().compiled())
+        };
+        for compiled in compiled {
             let key = compiled.item.name.key.clone();
             if let Some(refresh) = self.take(compiled) {
                 refreshed.insert(key, refresh);
@@ -233,6 +309,9 @@ impl Writer {
             {
                 refreshed.insert(key, refresh);
             }
+        }
+        if unvetted {
+            self.unvetted.keys = refreshed.values().map(|refreshed| refreshed.key.clone()).collect();
         }
         let gone = gone_flags.into_iter().map(|name| name.key).collect();
         self.replica.0.fresh_us.store(fresh_us, Ordering::Relaxed);
@@ -265,35 +344,45 @@ impl Writer {
         if segments.is_empty() {
             return Vec::new();
         }
-        let jobs: HashSet<_> = jobs.iter().map(|item| &item.name).collect();
-        let reads = |name: &ItemName| self.current(&name.key).is_some_and(|held| segments.iter().any(|key| held.flag.reads_segment(key)));
-        let affected = |name: &&ItemName| !jobs.contains(name) && (self.rejected.contains_key(name) || reads(name));
-        self.received.flags().filter(affected).filter_map(|name| self.received.get(name)).collect()
+        let jobs: HashSet<_> = jobs.iter().map(|item| item.name.key.as_str()).collect();
+        // A cold one reads none.
+        let reads = |key: &str| {
+            let slot = self.replica.0.flags.get(key);
+            let held = slot.as_ref().and_then(|slot| slot.ready());
+            held.is_some_and(|held| segments.iter().any(|key| held.flag.reads_segment(key)))
+        };
+        let affected = |key: &&Arc<str>| !jobs.contains(&***key) && (self.rejected.contains_key(&ItemName::flag(&***key)) || reads(key));
+        self.received.flags().filter(affected).filter_map(|key| self.received.flag(key)).collect()
     }
 
     /// A compiled flag becomes what is held; one that could not be compiled leaves what is held in place.
     fn take(&mut self, compiled: Compiled) -> Option<Refreshed> {
         let Compiled { item: Item { name, revision, definition }, result } = compiled;
-        let flag = match result {
-            Ok(flag) => flag,
+        let body = match result {
+            Ok(body) => body,
             Err(message) => {
                 self.reject(name, revision, message);
                 return None;
             }
         };
         self.rejected.remove(&name);
-        let key: Arc<str> = name.key.as_str().into();
+        let key = self.received.key_of_flag(&name.key);
         self.depends_no_more(&key);
+        let Body::Flag(flag) = body else {
+            let (killed, kill_revision) = self.register(&key);
+            return Some(Refreshed { key, slot: Slot::Cold(Cold::new(definition, revision, killed, kill_revision)) });
+        };
         for prerequisite in flag.prerequisites() {
             self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
         }
-        let base_revision = revision.max(self.segments.newest_read_by(&flag));
+        let base_revision = revision.max(self.segments.served().newest_read_by(&flag));
         Some(self.overlay(key, Held { flag, revision: base_revision, definition, base_revision }))
     }
 
-    /// Takes the flag, as it is held, off the lists of its prerequisites.
+    /// Takes the flag, as it is held, off the lists of its prerequisites. A cold one is on none.
     fn depends_no_more(&mut self, key: &str) {
-        for prerequisite in self.current(key).iter().flat_map(|held| held.flag.prerequisites()) {
+        let Some(slot) = self.replica.0.flags.get(key) else { return };
+        for prerequisite in slot.ready().iter().flat_map(|held| held.flag.prerequisites()) {
             if let Some(dependents) = self.dependents.get_mut(prerequisite.flag()) {
                 dependents.remove(key);
             }
@@ -303,7 +392,7 @@ impl Writer {
     fn reject(&mut self, name: ItemName, revision: Revision, message: String) {
         let held_revision = match name.kind {
             ItemKind::Flag => self.current(&name.key).map_or(0, |held| held.revision),
-            ItemKind::Segment => self.segments.revision(&name.key),
+            ItemKind::Segment => self.segments.served().revision(&name.key),
         };
         self.rejected.insert(name.clone(), Rejected { name, revision, message, held_revision });
     }
@@ -317,38 +406,47 @@ impl Writer {
         self.current(key).map(|held| self.overlay(key.into(), held))
     }
 
+    /// Whether the flag is killed, and since which revision it is that or is restored; 0: it never was either.
+    fn register(&self, key: &str) -> (bool, Revision) {
+        self.registers.effective(key, self.position.epoch).map_or((false, 0), |kill| (kill.killed, kill.revision))
+    }
+
     fn overlay(&self, key: Arc<str>, held: Held) -> Refreshed {
-        let register = self.registers.effective(&key, self.position.epoch);
-        let killed = register.is_some_and(|kill| kill.killed);
-        let revision = held.base_revision.max(register.map_or(0, |kill| kill.revision));
-        Refreshed { key, held: Held { flag: held.flag.with_kill(killed), revision, ..held } }
+        let (killed, kill_revision) = self.register(&key);
+        let revision = held.base_revision.max(kill_revision);
+        Refreshed { key, slot: Slot::Ready(Held { flag: held.flag.with_kill(killed), revision, ..held }) }
     }
 
     /// Makes a change visible, whole, and tells the readers.
     fn publish(&mut self, refreshed: Vec<Refreshed>, gone: Vec<String>, origin_time_us: Micros, usable: bool) -> Applied {
         let inner = self.replica.0.clone();
         let rejected: Arc<[Rejected]> = self.rejected.values().cloned().collect();
+        // Of very many nothing is told one by one, and none that is cold is compiled only to be told.
+        let listed = refreshed.len() + gone.len() <= LISTED_AT_ONCE;
         let mut entries = Vec::new();
+        if listed {
+            let gone = gone.iter().filter_map(|key| Some((key.as_str().into(), self.current(key)?)));
+            entries.extend(gone.map(|(key, before)| deleted(key, before, self.position.revision)));
+            let after = |refreshed: &Refreshed| refreshed.slot.held(&refreshed.key, &inner.segments).cloned();
+            let told = refreshed.iter().filter_map(|one| entry(one.key.clone(), self.current(&one.key), after(one)?));
+            entries.extend(told);
+        }
         {
             let _turn = inner.turnstile.lock();
             inner.sequence.fetch_add(1, Ordering::AcqRel);
             for key in gone {
-                if let Some((key, before)) = inner.flags.remove(key.as_str()) {
+                if let Some((key, _)) = inner.flags.remove(key.as_str()) {
                     inner.keys.write().remove(&key);
-                    entries.push(deleted(key, before, self.position.revision));
                 }
             }
-            for Refreshed { key, held } in refreshed {
-                let after = held.clone();
-                let before = match inner.flags.get_mut(&key) {
-                    Some(mut slot) => Some(std::mem::replace(slot.value_mut(), held)),
+            for Refreshed { key, slot } in refreshed {
+                match inner.flags.get_mut(&key) {
+                    Some(mut place) => *place = slot,
                     None => {
-                        inner.flags.insert(key.clone(), held);
-                        inner.keys.write().insert(key.clone());
-                        None
+                        inner.flags.insert(key.clone(), slot);
+                        inner.keys.write().insert(key);
                     }
-                };
-                entries.extend(entry(key, before, after));
+                }
             }
             let usable = usable || inner.header.load().usable;
             let header = Header { position: self.position, digest: self.digest, usable, rejected: rejected.clone() };
@@ -356,19 +454,21 @@ impl Writer {
             inner.sequence.fetch_add(1, Ordering::Release);
         }
         let applied_at_us = inner.clock.now_us();
-        self.tell(entries, origin_time_us);
+        self.tell(listed.then_some(entries), origin_time_us);
         Applied { position: self.position, digest: self.digest, applied_at_us, rejected }
     }
 
-    fn tell(&self, mut entries: Vec<Entry>, origin_time_us: Micros) {
+    /// `None`: everything may have changed.
+    fn tell(&self, mut entries: Option<Vec<Entry>>, origin_time_us: Micros) {
         let inner = &self.replica.0;
-        self.add_dependents(&mut entries);
+        if let Some(entries) = &mut entries {
+            self.add_dependents(entries);
+        }
         let head = {
             let mut changes = inner.changes.write();
-            if entries.len() > LISTED_AT_ONCE || changes.is_of_another_epoch(self.position) {
-                changes.forget(self.position)
-            } else {
-                changes.record(entries, self.position, origin_time_us)
+            match entries.filter(|entries| entries.len() <= LISTED_AT_ONCE && !changes.is_of_another_epoch(self.position)) {
+                Some(entries) => changes.record(entries, self.position, origin_time_us),
+                None => changes.forget(self.position),
             }
         };
         inner.changed.send_replace(head);
@@ -410,11 +510,12 @@ struct Edits {
     kills: Vec<Kill>,
     /// This is everything: what is not in it is gone.
     whole: bool,
+    from_disk: bool,
 }
 
 struct Refreshed {
     key: Arc<str>,
-    held: Held,
+    slot: Slot,
 }
 
 /// What to tell of a flag that was replaced; nothing when it is the same.

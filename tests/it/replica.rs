@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use yardarm::clock::ManualClock;
-use yardarm::flag::{Context, Delta, Digest, Item, ItemName, Kill, Position, Reason, State};
+use yardarm::flag::{Context, Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Reason, State};
 use yardarm::replica::{ChangeKind, Replica, Resync, Writer};
 
 const EPOCH: u64 = 7;
@@ -324,4 +324,110 @@ fn a_batch_never_sees_half_of_a_change() {
         writer.apply_delta(both).unwrap();
     }
     assert!(reads.join().unwrap() > 0);
+}
+
+/// An environment of which a sidecar keeps cold what it can: plain flags, and one each that is not plain.
+fn large() -> Upstream {
+    let mut upstream = Upstream::default();
+    let segment = json!({ "when": [{ "attribute": "plan", "equals": "beta" }] });
+    upstream.put(ItemName { kind: ItemKind::Segment, key: "beta".into() }, segment);
+    upstream.step(|state, revision| {
+        let item = |key: String, definition: &serde_json::Value| {
+            let definition = serde_json::to_vec(definition).unwrap().into();
+            Item { name: ItemName::flag(key), revision, definition }
+        };
+        let reader = json!({ "variants": { "on": true, "off": false }, "defaultVariant": "off",
+            "rules": [{ "name": "beta", "when": [{ "segment": "beta" }], "serve": "on" }] });
+        let dependent = json!({ "variants": { "on": true, "off": false }, "defaultVariant": "on", "offVariant": "off",
+            "prerequisites": [{ "flag": "flag-7", "variants": ["on"] }] });
+        let odd = [("reader", reader), ("dependent", dependent), ("broken", json!({ "variants": {} }))];
+        let plain = (0..1_200).map(|number| item(format!("flag-{number}"), &checkout()));
+        let upserts: Vec<_> = plain.chain(odd.iter().map(|(key, definition)| item((*key).to_owned(), definition))).collect();
+        state.items.extend(upserts.iter().cloned());
+        Delta { upserts, ..Delta::default() }
+    });
+    upstream
+}
+
+fn loaded(upstream: &Upstream) -> (Replica, Writer) {
+    let (replica, mut writer) = Replica::new(Arc::new(ManualClock::at(1_000_000)));
+    writer.load(upstream.state(), 0).unwrap();
+    (replica, writer)
+}
+
+#[test]
+fn a_large_state_from_disk_is_served_before_all_of_it_was_compiled() {
+    let upstream = large();
+    let (replica, writer) = loaded(&upstream);
+    assert!(!writer.is_vetted() && replica.is_usable());
+    assert_eq!(replica.position(), upstream.position());
+    assert_eq!(serves(&replica, "flag-1199"), Some(("on".into(), Reason::Static)));
+    assert_eq!(serves(&replica, "dependent"), Some(("on".into(), Reason::Default)));
+    let beta = Context::new("user-1").with("plan", "beta");
+    let reader = replica.with("reader", |held| held.map(|held| (held.flag.clone(), held.revision))).unwrap();
+    assert_eq!(reader.0.decide(&beta, &replica.lookup()).rule, Some("beta"));
+    assert_eq!(reader.1, 2);
+    assert_eq!(serves(&replica, "broken"), None);
+    assert_eq!(replica.batch(|view| view.keys("flag-").len()), 1_200);
+}
+
+#[test]
+fn what_does_not_compile_of_a_large_state_from_disk_is_named_when_all_was_compiled() {
+    let upstream = large();
+    let (replica, mut writer) = loaded(&upstream);
+    let mut vetted = None;
+    while !writer.is_vetted() {
+        vetted = writer.vet(100).or(vetted);
+    }
+    let rejected = vetted.expect("one was rejected").rejected;
+    assert_eq!(rejected.iter().map(|rejected| rejected.name.key.as_str()).collect::<Vec<_>>(), ["broken"]);
+    assert_eq!(replica.rejected(), rejected);
+    assert_eq!(replica.len(), 1_202);
+    assert_eq!(serves(&replica, "flag-0"), Some(("on".into(), Reason::Static)));
+    assert_eq!(writer.vet(100), None);
+}
+
+#[test]
+fn a_kill_does_not_wait_for_a_large_state_from_disk_and_its_dependents_hear_of_it() {
+    let upstream = large();
+    let (replica, mut writer) = loaded(&upstream);
+    let cursor = replica.cursor();
+    writer.apply_kill(EPOCH, register("flag-7", 3, true)).unwrap();
+    assert!(!writer.is_vetted());
+    assert!(is_killed(&replica, "flag-7"));
+    assert_eq!(serves(&replica, "dependent"), Some(("off".into(), Reason::PrerequisiteFailed)));
+    writer.vet(usize::MAX);
+    let told: Vec<_> = replica.changes_after(cursor, 10).notes.iter().map(|(kind, note)| (note.key.to_string(), *kind)).collect();
+    assert_eq!(told, [("flag-7".to_owned(), ChangeKind::Killed), ("dependent".to_owned(), ChangeKind::PrerequisiteChanged)]);
+    assert!(is_killed(&replica, "flag-7"));
+}
+
+#[test]
+fn changes_of_a_large_state_find_what_was_left_cold() {
+    let mut upstream = large();
+    for (replica, mut writer) in [loaded(&upstream), synced(&upstream)] {
+        let mut upstream = upstream.clone();
+        let cursor = replica.cursor();
+        writer
+            .apply_delta(upstream.put(ItemName::flag("flag-3"), json!({ "variants": { "b": true }, "defaultVariant": "b", "tags": ["t"] })))
+            .unwrap();
+        assert_eq!(serves(&replica, "flag-3"), Some(("b".into(), Reason::Static)));
+        writer.apply_delta(upstream.set_killed("flag-4", true)).unwrap();
+        assert!(is_killed(&replica, "flag-4"));
+        writer.apply_delta(upstream.remove(ItemName::flag("flag-5"))).unwrap();
+        assert_eq!(serves(&replica, "flag-5"), None);
+        let told: Vec<_> = replica.changes_after(cursor, 10).notes.iter().map(|(kind, note)| (note.key.to_string(), *kind)).collect();
+        let expected = [("flag-4", ChangeKind::Killed), ("flag-3", ChangeKind::Updated), ("flag-5", ChangeKind::Deleted)];
+        assert_eq!(told, expected.map(|(key, kind)| (key.to_owned(), kind)));
+        let changed = json!({ "when": [{ "attribute": "plan", "equals": "gold" }] });
+        writer.apply_delta(upstream.put(ItemName { kind: ItemKind::Segment, key: "beta".into() }, changed)).unwrap();
+        let revision = replica.with("reader", |held| held.map(|held| held.revision));
+        assert_eq!(revision, Some(upstream.revision), "who reads a segment changes with it");
+    }
+    // A kill that stands when the state comes whole.
+    upstream.set_killed("flag-9", true);
+    for (replica, _) in [loaded(&upstream), synced(&upstream)] {
+        assert!(is_killed(&replica, "flag-9"));
+        assert_eq!(replica.with("flag-9", |held| held.map(|held| held.revision)), Some(upstream.revision));
+    }
 }

@@ -16,6 +16,9 @@ use super::board::Board;
 use super::metrics::{Lane, Metrics, count};
 use super::saver::{Saver, Turn};
 
+/// Flags that are compiled between two looks at the kill lane: half a millisecond.
+const VETTED_AT_ONCE: usize = 64;
+
 /// What the log says, from a stream or a poll.
 #[derive(Debug)]
 pub enum FromLog {
@@ -59,7 +62,8 @@ impl Owner {
         Self { writer, board, metrics, saver, guard, suspect, awaits_snapshot: false, survived_at }
     }
 
-    /// Runs until both ends are closed, then writes the state for the last time.
+    /// Runs until both ends are closed, then writes the state for the last time. What was loaded from disk is looked through in between:
+    /// kills come first, everything else waits for it.
     pub async fn run(mut self, mut kills: mpsc::Receiver<FromLane>, mut log: mpsc::Receiver<FromLog>) {
         let (mut kills_open, mut log_open) = (true, true);
         while kills_open || log_open {
@@ -69,6 +73,7 @@ impl Owner {
                     Some(FromLane { epoch, kill }) => self.kill(epoch, kill),
                     None => kills_open = false,
                 },
+                () = std::future::ready(()), if !self.writer.is_vetted() => self.vet().await,
                 said = log.recv(), if log_open => match said {
                     Some(said) => self.hear(said),
                     None => log_open = false,
@@ -85,6 +90,14 @@ impl Owner {
             let (state, fresh_us, keep_other) = (self.writer.state(), self.writer.replica().fresh_us(), self.suspect.is_some());
             self.saver.finish(state, fresh_us, keep_other).await;
         }
+    }
+
+    async fn vet(&mut self) {
+        if let Some(applied) = self.writer.vet(VETTED_AT_ONCE) {
+            self.board.applied(&applied);
+        }
+        // Nothing else here takes as long without waiting for anybody.
+        tokio::task::yield_now().await;
     }
 
     fn hear(&mut self, said: FromLog) {
