@@ -44,6 +44,9 @@ const OPERATORS: [(&str, Operator); 6] = [
 impl<'t> Version<'t> {
     /// `1.2.3`, `1.2.3-rc.1+build`, and with a leading `v` or parts missing: `v1.2`, `2-rc.1`. Leading zeros are no number.
     pub(super) fn parse(text: &'t str) -> Option<Self> {
+        if let Some(numbers) = plain(text.as_bytes()) {
+            return Some(Self { numbers, pre: "" });
+        }
         let text = text.strip_prefix(['v', 'V']).unwrap_or(text);
         let (text, build) = text.split_once('+').map_or((text, None), |(text, build)| (text, Some(build)));
         let (core, pre) = text.split_once('-').map_or((text, None), |(core, pre)| (core, Some(pre)));
@@ -62,6 +65,23 @@ impl<'t> Version<'t> {
         }
         parts.next().is_none().then_some(Self { numbers, pre: pre.unwrap_or_default() })
     }
+}
+
+/// Three numbers of up to nine digits, which nearly all versions are; `None`: it has to be looked at more closely.
+fn plain(text: &[u8]) -> Option<[u64; 3]> {
+    let (mut numbers, mut part, mut digits) = ([0_u64; 3], 0, 0);
+    for byte in text {
+        match byte {
+            // No leading zero: a number is 0, or begins with another digit.
+            b'0'..=b'9' if digits < 9 && (digits == 0 || numbers[part] > 0) => {
+                numbers[part] = numbers[part] * 10 + u64::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 && part < 2 => (part, digits) = (part + 1, 0),
+            _ => return None,
+        }
+    }
+    (part == 2 && digits > 0).then_some(numbers)
 }
 
 fn is_identifier(text: &str) -> bool {

@@ -14,7 +14,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Micros};
-use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision};
+use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType};
+use crate::wire::evaluation::encode_value;
 
 use super::changes::{ChangeList, Changes, Cursor};
 use super::segments::Served;
@@ -32,6 +33,20 @@ pub struct Held {
     pub definition: Bytes,
     /// The same without the kill.
     pub(super) base_revision: Revision,
+    pub(super) objects: Option<Arc<[Bytes]>>,
+}
+
+impl Held {
+    pub(super) fn new(flag: CompiledFlag, revision: Revision, definition: Bytes, base_revision: Revision) -> Self {
+        let objects =
+            (flag.kind() == ValueType::Object).then(|| flag.variants().iter().map(|variant| encode_value(&variant.value)).collect());
+        Self { flag, revision, definition, base_revision, objects }
+    }
+
+    /// Of a flag of objects: the value of each variant, in the order of their names, encoded once for every answer.
+    pub fn objects(&self) -> Option<&[Bytes]> {
+        self.objects.as_deref()
+    }
 }
 
 /// The flags of an environment in memory. Clones share them.

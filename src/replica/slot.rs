@@ -40,7 +40,7 @@ impl Cold {
         let flag = compile_definition(key, definition, segments.compiled()).ok()?.with_kill(*killed);
         let base_revision = segments.newest_read_by(&flag).max(*revision);
         let revision = base_revision.max(*kill_revision);
-        Some(Box::new(Held { flag, revision, definition: definition.clone(), base_revision }))
+        Some(Box::new(Held::new(flag, revision, definition.clone(), base_revision)))
     }
 }
 

@@ -376,7 +376,7 @@ impl Writer {
             self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
         }
         let base_revision = revision.max(self.segments.served().newest_read_by(&flag));
-        Some(self.overlay(key, Held { flag, revision: base_revision, definition, base_revision }))
+        Some(self.overlay(key, Held::new(flag, base_revision, definition, base_revision)))
     }
 
     /// Takes the flag, as it is held, off the lists of its prerequisites. A cold one is on none.
@@ -532,7 +532,7 @@ fn entry(key: Arc<str>, before: Option<Held>, after: Held) -> Option<Entry> {
 }
 
 fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
-    let Held { flag, revision, definition, base_revision: _ } = held;
+    let Held { flag, revision, definition, .. } = held;
     Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }
 }
 

@@ -1,16 +1,15 @@
 //! From a question to an answer. The flag is decided under the guard of the map and the answer is taken down before the guard falls, so
 //! that nothing of the flag is copied, not even its reference count is touched.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tonic::Status;
 
 use crate::flag::{Attributes as _, CompiledFlag, ErrorCode, Lookup, NoFlags, Reason, Revision, Value, ValueType, Variant};
-use crate::replica::View;
+use crate::replica::{Held, View};
 use crate::telemetry::evaluation::Outcome;
 use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Question, Selector, encode_value};
 
+use super::grpc::not_ready;
 use super::pod::{Desk, Pod};
 
 /// What gRPC clients take by default; a batch that is larger has to be narrowed.
@@ -36,20 +35,23 @@ impl Desk {
             take(answer);
         };
         let replica = &self.pod.replica;
-        let with_prerequisites = replica.with(flag_key, |held| match held {
+        let depends = replica.with(flag_key, |held| match held {
             None => {
                 asked.unknown(replica.is_usable(), &mut count_and_take);
-                None
+                false
             }
             // Its prerequisites are looked up in the same map, which must not happen under the guard.
-            Some(held) if held.flag.has_prerequisites() => Some((held.flag.clone(), held.revision)),
+            Some(held) if held.flag.has_prerequisites() => true,
             Some(held) => {
-                asked.decide(&held.flag, held.revision, &NoFlags, &mut count_and_take);
-                None
+                asked.decide(held, &NoFlags, &mut count_and_take);
+                false
             }
         });
-        if let Some((flag, revision)) = with_prerequisites {
-            asked.decide(&flag, revision, &replica.lookup(), &mut count_and_take);
+        if depends {
+            match replica.batch(|view| Family::of(flag_key, view)) {
+                Some(family) => asked.decide(&family.flag, &family, &mut count_and_take),
+                None => asked.unknown(true, &mut count_and_take),
+            }
         }
     }
 
@@ -58,25 +60,48 @@ impl Desk {
         let BatchQuestion { selector, context } = question;
         let age_ms = self.pod.age_ms();
         let replica = &self.pod.replica;
-        let (answer, counts) = replica.batch(|view| {
-            let mut out = BatchAnswer::new(view.position());
-            // Counted afterwards: this closure is run again when a change came between.
-            let mut counts = Vec::new();
-            for flag_key in keys_of(selector, view) {
-                let flag_key = flag_key.as_ref();
+        if selector.keys.is_empty() && !replica.is_usable() {
+            // An empty answer would say that there are no flags.
+            return Err(not_ready());
+        }
+        let keys = keys_of(selector);
+        let mut counts = self.tally.batch();
+        let answer = replica.batch(|view| {
+            // It is run again when a change came between.
+            counts.forget();
+            let all;
+            let (keys, asked_by_name): (&mut dyn ExactSizeIterator<Item = &str>, bool) = match &keys {
+                Some(keys) => (&mut keys.iter().copied(), selector.tags.is_empty()),
+                None => {
+                    all = view.keys(selector.prefix);
+                    (&mut all.iter().map(|key| &**key), false)
+                }
+            };
+            let mut out = BatchAnswer::new(view.position(), keys.len());
+            for flag_key in keys {
                 let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms };
-                match view.with(flag_key, |held| held.map(|held| (held.flag.clone(), held.revision))) {
-                    Some((flag, _)) if !selector.tags.iter().all(|tag| flag.has_tag(tag)) => {}
-                    Some((flag, revision)) => {
-                        let mut counted = None;
-                        asked.decide(&flag, revision, &view.lookup(), |answer| {
-                            counted = Some((answer.reason, position_of(&flag, answer.variant)));
-                            out.push(answer);
-                        });
-                        counts.extend(counted.map(|(reason, variant)| (flag, reason, variant)));
+                let mut take = |answer: &Answer<'_>| {
+                    match answer.error {
+                        None => counts.decided(flag_key, answer.variant, answer.reason),
+                        Some(code) => counts.failed(code),
                     }
-                    None if selector.tags.is_empty() => asked.unknown(replica.is_usable(), |answer| out.push(answer)),
-                    None => {}
+                    out.push(answer);
+                };
+                let depends = view.with(flag_key, |held| match held {
+                    None if asked_by_name => {
+                        asked.unknown(replica.is_usable(), &mut take);
+                        false
+                    }
+                    Some(held) if selector.tags.iter().all(|tag| held.flag.has_tag(tag)) => {
+                        if !held.flag.has_prerequisites() {
+                            asked.decide(held, &NoFlags, &mut take);
+                        }
+                        held.flag.has_prerequisites()
+                    }
+                    Some(_) | None => false,
+                });
+                if depends && let Some(family) = Family::of(flag_key, view) {
+                    asked.decide(&family.flag, &family, &mut take);
                 }
                 if out.len() > MAX_BATCH_ANSWER_BYTES {
                     return Err(Status::resource_exhausted(format!(
@@ -84,11 +109,9 @@ impl Desk {
                     )));
                 }
             }
-            Ok((out.into_frame(), counts))
+            Ok(out.into_frame())
         })?;
-        for (flag, reason, variant) in counts {
-            self.tally.decided(flag.key(), variant.map_or("", |variant| &flag.variants()[variant].name), reason);
-        }
+        counts.count();
         Ok(answer)
     }
 
@@ -122,12 +145,64 @@ impl Pod {
     /// A decision for a watcher, outside of any guard; it is no evaluation that anybody asked for, and is not counted.
     pub(super) fn decide_for_watch(&self, flag: &CompiledFlag, revision: Revision, context: &Context<'_>, take: impl FnOnce(&Answer<'_>)) {
         let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms: self.age_ms() };
-        asked.decide(flag, revision, &self.replica.lookup(), take);
+        let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view)) } else { None };
+        match family {
+            Some(family) => asked.decide(&family.flag, &family, take),
+            None => asked.decide_flag(flag, None, revision, &NoFlags, take),
+        }
+    }
+}
+
+/// A flag and all that it depends on, taken from one state: decided against two states, it could answer what neither of them says.
+struct Family {
+    /// Its revision is the newest of all, so that the state at this revision replays what they decide together.
+    flag: Held,
+    prerequisites: Vec<CompiledFlag>,
+}
+
+impl Family {
+    fn of(flag_key: &str, view: &View<'_>) -> Option<Self> {
+        let flag = view.with(flag_key, |held| held.cloned())?;
+        let mut family = Self { flag: flag.clone(), prerequisites: Vec::new() };
+        family.gather(&flag.flag, view);
+        Some(family)
+    }
+
+    /// Each once, so that it ends even if there was a cycle.
+    fn gather(&mut self, flag: &CompiledFlag, view: &View<'_>) {
+        for prerequisite in flag.prerequisites() {
+            let key = prerequisite.flag();
+            if self.flag(key).is_none()
+                && let Some((flag, revision)) = view.with(key, |held| held.map(|held| (held.flag.clone(), held.revision)))
+            {
+                self.flag.revision = self.flag.revision.max(revision);
+                self.prerequisites.push(flag.clone());
+                self.gather(&flag, view);
+            }
+        }
+    }
+}
+
+impl Lookup for Family {
+    fn flag(&self, key: &str) -> Option<CompiledFlag> {
+        self.prerequisites.iter().find(|flag| flag.key() == key).cloned()
     }
 }
 
 impl Asked<'_, '_> {
-    fn decide(&self, flag: &CompiledFlag, revision: Revision, lookup: &dyn Lookup, take: impl FnOnce(&Answer<'_>)) {
+    fn decide(&self, held: &Held, lookup: &dyn Lookup, take: impl FnOnce(&Answer<'_>)) {
+        self.decide_flag(&held.flag, held.objects(), held.revision, lookup, take);
+    }
+
+    /// `objects`: the values of its variants in the order of their names, encoded, when they are objects.
+    fn decide_flag(
+        &self,
+        flag: &CompiledFlag,
+        objects: Option<&[Bytes]>,
+        revision: Revision,
+        lookup: &dyn Lookup,
+        take: impl FnOnce(&Answer<'_>),
+    ) {
         if let Some(wanted) = self.wanted
             && wanted != flag.kind()
         {
@@ -142,7 +217,8 @@ impl Asked<'_, '_> {
             Some(Value::Number(value)) => Some(EncodedValue::Number(*value)),
             Some(Value::String(value)) => Some(EncodedValue::String(value)),
             Some(value @ Value::Object(_)) => {
-                object = encode_value(value);
+                let index = decision.variant.and_then(|served| flag.variants().iter().position(|variant| variant.name == served.name));
+                object = objects.zip(index).and_then(|(objects, index)| objects.get(index).cloned()).unwrap_or_else(|| encode_value(value));
                 Some(EncodedValue::Raw(&object))
             }
         };
@@ -185,17 +261,15 @@ impl Asked<'_, '_> {
     }
 }
 
-/// In order, each once.
-fn keys_of(selector: &Selector<'_>, view: &View<'_>) -> Vec<Arc<str>> {
+/// Those that were asked for by name, in order, each once; `None`: whatever is there.
+fn keys_of<'q>(selector: &Selector<'q>) -> Option<Vec<&'q str>> {
     if selector.keys.is_empty() {
-        return view.keys(selector.prefix);
+        return None;
     }
-    let mut keys: Vec<_> = selector.keys.iter().filter(|key| key.starts_with(selector.prefix)).collect();
-    keys.sort_unstable();
+    let mut keys: Vec<_> = selector.keys.iter().copied().filter(|key| key.starts_with(selector.prefix)).collect();
+    if !keys.is_sorted() {
+        keys.sort_unstable();
+    }
     keys.dedup();
-    keys.into_iter().map(|key| Arc::from(*key)).collect()
-}
-
-fn position_of(flag: &CompiledFlag, variant: &str) -> Option<usize> {
-    flag.variants().iter().position(|held| held.name == variant)
+    Some(keys)
 }

@@ -22,7 +22,7 @@ pub(super) fn evaluate(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
         let question = Question::read(message).map_err(|refused| invalid(&refused))?;
         let mut out = Vec::new();
         desk.answer(&question, |answer| {
-            let response = EvaluateResponse(answer);
+            let response = EvaluateResponse::new(answer);
             write_message(&mut out, response.len(), |out| response.put(out));
             if let Some(span) = span {
                 span.decided(&desk.outcome(&question, answer));

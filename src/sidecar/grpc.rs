@@ -166,6 +166,12 @@ pub(super) fn draining() -> Status {
     Status::with_error_details(Code::Unavailable, "this sidecar is shutting down; ask again", details)
 }
 
+/// There is no state yet, and nothing true can be said of all flags.
+pub(super) fn not_ready() -> Status {
+    let details = ErrorDetails::with_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, "the sidecar has not received any flags yet; ask again", details)
+}
+
 /// INVALID_ARGUMENT with the fields that are at fault.
 pub(super) fn invalid(refused: &Refused) -> Status {
     match refused {

@@ -94,7 +94,7 @@ impl Answers {
                 let before = out.len();
                 contained(|| {
                     desk.answer(question, |answer| {
-                        EvaluateResponse(answer).write_to_stream(id, out);
+                        EvaluateResponse::new(answer).write_to_stream(id, out);
                         if let Some(span) = span {
                             span.decided_one_of_many(&desk.outcome(question, answer));
                         }

@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
+use indexmap::IndexMap;
 use metrohash::MetroHash64;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use crate::flag::{ErrorCode, Reason};
 
@@ -19,7 +21,7 @@ pub(super) struct Tally(Mutex<Counts>);
 /// Evaluations by flag key; unknown flags under the empty key, so that a caller who loops over random keys makes no series.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    pub(super) flags: HashMap<Box<str>, Vec<Series>, BuildHasherDefault<MetroHash64>>,
+    pub(super) flags: IndexMap<Box<str>, Vec<Series>, BuildHasherDefault<MetroHash64>>,
     pub(super) errors: HashMap<ErrorCode, u64>,
 }
 
@@ -31,16 +33,27 @@ pub(super) struct Series {
     pub(super) count: u64,
 }
 
+/// Counts that are taken back when what they count is not answered: a batch that met a change is decided again.
+pub(super) struct Batch<'t> {
+    counts: MutexGuard<'t, Counts>,
+    /// Places of flags and of their series.
+    decided: SmallVec<[(usize, usize); 64]>,
+    failed: Vec<ErrorCode>,
+}
+
 impl Tally {
+    /// Nobody else counts or takes before it is dropped.
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch { counts: self.0.lock(), decided: SmallVec::new(), failed: Vec::new() }
+    }
+
     pub(super) fn decided(&self, flag_key: &str, variant: &str, reason: Reason) {
         self.0.lock().add(flag_key, variant, reason, 1);
     }
 
     /// `flag_key` is empty for an unknown flag.
     pub(super) fn failed(&self, flag_key: &str, code: ErrorCode) {
-        let mut counts = self.0.lock();
-        counts.add(flag_key, "", Reason::Error, 1);
-        *counts.errors.entry(code).or_default() += 1;
+        self.0.lock().fail(flag_key, code);
     }
 
     pub(super) fn take(&self) -> Counts {
@@ -48,18 +61,61 @@ impl Tally {
     }
 }
 
+impl Batch<'_> {
+    pub(super) fn decided(&mut self, flag_key: &str, variant: &str, reason: Reason) {
+        let place = self.counts.place(flag_key, variant, reason);
+        self.decided.push(place);
+    }
+
+    /// Of a flag that is not there.
+    pub(super) fn failed(&mut self, code: ErrorCode) {
+        self.failed.push(code);
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.decided.clear();
+        self.failed.clear();
+    }
+
+    pub(super) fn count(mut self) {
+        for (flag, series) in self.decided {
+            if let Some((_, held)) = self.counts.flags.get_index_mut(flag) {
+                held[series].count += 1;
+            }
+        }
+        for code in self.failed {
+            self.counts.fail("", code);
+        }
+    }
+}
+
 impl Counts {
+    fn fail(&mut self, flag_key: &str, code: ErrorCode) {
+        self.add(flag_key, "", Reason::Error, 1);
+        *self.errors.entry(code).or_default() += 1;
+    }
+
     fn add(&mut self, flag_key: &str, variant: &str, reason: Reason, count: u64) {
-        if let Some(series) = self.flags.get_mut(flag_key) {
-            add_series(series, variant, reason, count);
-        } else {
-            self.flags.insert(flag_key.into(), vec![Series { variant: variant.into(), reason, count }]);
+        let (flag, series) = self.place(flag_key, variant, reason);
+        if let Some((_, held)) = self.flags.get_index_mut(flag) {
+            held[series].count += count;
+        }
+    }
+
+    /// Where it is counted: of the flag, and of the series in it.
+    fn place(&mut self, flag_key: &str, variant: &str, reason: Reason) -> (usize, usize) {
+        match self.flags.get_full_mut(flag_key) {
+            Some((flag, _, series)) => (flag, series_of(series, variant, reason)),
+            None => {
+                let series = vec![Series { variant: variant.into(), reason, count: 0 }];
+                (self.flags.insert_full(flag_key.into(), series).0, 0)
+            }
         }
     }
 
     pub(super) fn merge(&mut self, other: Self) {
         for (flag_key, theirs) in other.flags {
-            for Series { variant, reason, count } in theirs {
+            for Series { variant, reason, count } in theirs.into_iter().filter(|series| series.count > 0) {
                 self.add(&flag_key, &variant, reason, count);
             }
         }
@@ -74,14 +130,15 @@ impl Counts {
     }
 }
 
-fn add_series(series: &mut Vec<Series>, variant: &str, reason: Reason, count: u64) {
-    if let Some(held) = series.iter_mut().find(|held| held.reason == reason && *held.variant == *variant) {
-        held.count += count;
-    } else if series.len() < MAX_SERIES || variant.is_empty() {
-        series.push(Series { variant: variant.into(), reason, count });
-    } else {
-        add_series(series, "", reason, count);
+fn series_of(series: &mut Vec<Series>, variant: &str, reason: Reason) -> usize {
+    if let Some(held) = series.iter().position(|held| held.reason == reason && *held.variant == *variant) {
+        return held;
     }
+    if series.len() < MAX_SERIES || variant.is_empty() {
+        series.push(Series { variant: variant.into(), reason, count: 0 });
+        return series.len() - 1;
+    }
+    series_of(series, "", reason)
 }
 
 #[cfg(test)]
@@ -102,6 +159,24 @@ mod tests {
         assert_eq!(on.count, 3);
         assert_eq!(total.errors[&ErrorCode::FlagNotFound], 1);
         assert!(tally.take().flags.is_empty());
+    }
+
+    #[test]
+    fn of_a_batch_that_is_decided_again_only_the_answer_is_counted() {
+        let tally = Tally::default();
+        let mut batch = tally.batch();
+        batch.decided("a", "on", Reason::Split);
+        batch.failed(ErrorCode::FlagNotFound);
+        batch.forget();
+        batch.decided("a", "off", Reason::Killed);
+        batch.failed(ErrorCode::FlagNotFound);
+        batch.count();
+        let mut total = Counts::default();
+        total.merge(tally.take());
+        let of = |key: &str| total.flags[key].iter().map(|one| (&*one.variant, one.reason, one.count)).collect::<Vec<_>>();
+        assert_eq!(of("a"), [("off", Reason::Killed, 1)]);
+        assert_eq!(of(""), [("", Reason::Error, 1)]);
+        assert_eq!(total.errors[&ErrorCode::FlagNotFound], 1);
     }
 
     #[test]

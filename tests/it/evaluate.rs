@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
+use tonic_types::StatusExt as _;
 use yardarm::sidecar::Serve;
 use yardarm::wire::v1::{
     Context, Decision, ErrorCode, EvaluateBatchRequest, EvaluateRequest, EvaluateStreamRequest, FlagSelector, Reason, ValueType,
@@ -112,6 +113,14 @@ async fn a_sidecar_without_a_state_says_that_it_is_not_ready() {
         (decision.value.clone(), decision.reason(), decision.error_code()),
         (Some(text("mine")), Reason::Error, ErrorCode::ProviderNotReady)
     );
+    let asked = client.evaluate_batch(batch(&["greeting"], "", &[])).await.unwrap().into_inner().decisions;
+    assert_eq!(asked[0].error_code(), ErrorCode::ProviderNotReady);
+    // Nothing at all would say that there are no flags.
+    for everything in [batch(&[], "", &[]), batch(&[], "gre", &[]), batch(&[], "", &["web"])] {
+        let status = client.evaluate_batch(everything).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert!(status.get_error_details().retry_info().is_some(), "{status}");
+    }
     pod.apply(FLAGS);
     assert_eq!(evaluate(&mut client, request).await.variant, "short");
 }
@@ -136,6 +145,42 @@ async fn a_prerequisite_is_decided_for_the_same_context_and_falls_with_a_kill() 
     pod.kill("new_checkout_flow");
     let failed = evaluate(&mut client, question("needs_checkout", person("ana"))).await;
     assert_eq!((failed.variant.as_str(), failed.reason()), ("off", Reason::PrerequisiteFailed));
+    // The state at this revision replays the decision, and the one before it does not.
+    assert_eq!(failed.revision, 2);
+    let batched = client.evaluate_batch(batch(&["needs_checkout"], "", &[])).await.unwrap().into_inner().decisions.remove(0);
+    assert_eq!(Decision { age_ms: 0, ..batched }, Decision { age_ms: 0, ..failed });
+}
+
+#[tokio::test]
+async fn a_flag_and_its_prerequisites_are_decided_in_one_state() {
+    // In each of the two states the flag is on; taken half from one and half from the other, it would be off.
+    let state = |on: &str, off: &str| {
+        let switch = |key: &str, variant: &str| format!("  {key}: {{ variants: {{ on: true, off: false }}, defaultVariant: {variant} }}\n");
+        let flag = format!(
+            "  flag: {{ variants: {{ on: true, off: false }}, defaultVariant: on, offVariant: off, prerequisites: [{{ flag: {on}, variants: [on] }}] }}\n"
+        );
+        format!("flags:\n{}{}{flag}", switch(on, "on"), switch(off, "off"))
+    };
+    let (one, other) = (state("left", "right"), state("right", "left"));
+    let pod = Pod::start(&one).await;
+    let mut client = pod.client().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let (running, _shutdown, mut hand) = pod.into_parts();
+    let writing = std::thread::spawn(move || {
+        let mut changes = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            hand.apply(if changes % 2 == 0 { &other } else { &one });
+            changes += 1;
+        }
+        changes
+    });
+    for _ in 0..2000 {
+        let decision = soon(evaluate(&mut client, question("flag", person("ana")))).await;
+        assert_eq!((decision.variant.as_str(), decision.reason()), ("on", Reason::Default), "at revision {}", decision.revision);
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(writing.join().unwrap() > 2, "nothing changed meanwhile on {}", running.tcp);
 }
 
 #[tokio::test]

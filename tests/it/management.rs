@@ -10,7 +10,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use yardarm::sidecar::Serve;
-use yardarm::wire::v1::EvaluateBatchRequest;
+use yardarm::wire::v1::{EvaluateBatchRequest, FlagSelector};
 
 use crate::pod::{FLAGS, Pod, evaluate, person, question, soon, watch_keys};
 
@@ -83,13 +83,15 @@ async fn metrics_count_evaluations_by_flag_variant_and_reason_and_unknown_flags_
         evaluate(&mut client, question(&format!("random-{number}"), person("ana"))).await;
     }
     client.evaluate_batch(EvaluateBatchRequest { selector: None, context: Some(person("ana")) }).await.unwrap();
+    let unknown = FlagSelector { keys: vec!["random-0".into(), "random-1".into()], ..FlagSelector::default() };
+    client.evaluate_batch(EvaluateBatchRequest { selector: Some(unknown), context: Some(person("ana")) }).await.unwrap();
     let first = metrics(&pod).await;
     for line in [
         r#"yardarm_evaluations_total{flag="greeting",variant="short",reason="STATIC"} 4"#,
         r#"yardarm_evaluations_total{flag="new_checkout_flow",variant="on",reason="TARGETING_MATCH"} 2"#,
         r#"yardarm_evaluations_total{flag="legacy_api",variant="",reason="DISABLED"} 1"#,
-        r#"yardarm_evaluations_total{flag="",variant="",reason="ERROR"} 1000"#,
-        r#"yardarm_evaluation_errors_total{error="FLAG_NOT_FOUND"} 1000"#,
+        r#"yardarm_evaluations_total{flag="",variant="",reason="ERROR"} 1002"#,
+        r#"yardarm_evaluation_errors_total{error="FLAG_NOT_FOUND"} 1002"#,
     ] {
         assert!(first.contains(line), "{line} is not in\n{first}");
     }

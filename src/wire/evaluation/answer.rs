@@ -25,7 +25,11 @@ pub struct Answer<'a> {
 
 /// An `EvaluateResponse`, and by its shape also one element of an `EvaluateBatchResponse`.
 #[derive(Debug, Clone, Copy)]
-pub struct EvaluateResponse<'a>(pub &'a Answer<'a>);
+pub struct EvaluateResponse<'a> {
+    answer: &'a Answer<'a>,
+    /// Of the answer, which is not worked out twice.
+    len: usize,
+}
 
 /// The `error` of an `EvaluateStreamResponse`.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +46,10 @@ pub struct BatchAnswer {
     position: Position,
     decisions: Vec<u8>,
 }
+
+/// Of a flag with a short key and a boolean or a short text.
+const USUAL_DECISION_BYTES: usize = 80;
+const MOST_RESERVED: usize = 1_000;
 
 /// A message of gRPC: a byte that says "not compressed", the length, the content.
 pub fn write_message(out: &mut Vec<u8>, content_len: usize, content: impl FnOnce(&mut Vec<u8>)) {
@@ -98,9 +106,13 @@ impl Answer<'_> {
     }
 }
 
-impl EvaluateResponse<'_> {
+impl<'a> EvaluateResponse<'a> {
+    pub fn new(answer: &'a Answer<'a>) -> Self {
+        Self { answer, len: answer.len() }
+    }
+
     pub fn len(self) -> usize {
-        delimited_len(self.0.len())
+        delimited_len(self.len)
     }
 
     pub fn is_empty(self) -> bool {
@@ -109,29 +121,31 @@ impl EvaluateResponse<'_> {
 
     pub fn put(self, out: &mut Vec<u8>) {
         put_key(out, 1, 2);
-        put_varint(out, self.0.len() as u64);
-        self.0.put(out);
+        put_varint(out, self.len as u64);
+        self.answer.put(out);
     }
 
     /// As an `EvaluateStreamResponse` with the frame around it.
     pub fn write_to_stream(self, id: u64, out: &mut Vec<u8>) {
-        let decision = self.0.len();
-        write_message(out, scalar_len(id) + delimited_len(decision), |out| {
+        write_message(out, scalar_len(id) + self.len(), |out| {
             put_scalar(out, 1, id);
             put_key(out, 2, 2);
-            put_varint(out, decision as u64);
-            self.0.put(out);
+            put_varint(out, self.len as u64);
+            self.answer.put(out);
         });
     }
 }
 
 impl BatchAnswer {
-    pub fn new(position: Position) -> Self {
-        Self { position, decisions: Vec::new() }
+    /// For about so many decisions.
+    pub fn new(position: Position, decisions: usize) -> Self {
+        Self { position, decisions: Vec::with_capacity(decisions.min(MOST_RESERVED) * USUAL_DECISION_BYTES) }
     }
 
     pub fn push(&mut self, answer: &Answer<'_>) {
-        EvaluateResponse(answer).put(&mut self.decisions);
+        let response = EvaluateResponse::new(answer);
+        self.decisions.reserve(response.len());
+        response.put(&mut self.decisions);
     }
 
     /// Bytes so far.
@@ -146,7 +160,7 @@ impl BatchAnswer {
     /// With the frame around it.
     pub fn into_frame(self) -> Bytes {
         let position = position_message(self.position);
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.decisions.len() + 64);
         write_message(&mut out, self.decisions.len() + delimited_len(position.len()), |out| {
             out.extend_from_slice(&self.decisions);
             put_delimited(out, 2, &position);

@@ -76,7 +76,9 @@ impl<'a> Context<'a> {
     }
 
     fn top_level(&self, name: &str) -> Option<Value<'a>> {
-        self.attributes.iter().rev().find(|(held, _)| *held == name).map(|(_, value)| *value)
+        // Most names differ in their length or their first byte, which is cheaper to see than to call a comparison.
+        let is_it = |held: &str| held.len() == name.len() && held.as_bytes().first() == name.as_bytes().first() && held == name;
+        self.attributes.iter().rev().find(|(held, _)| is_it(held)).map(|(_, value)| *value)
     }
 }
 

@@ -120,11 +120,11 @@ proptest! {
         prop_assert_eq!(out.len(), answer.len());
         prop_assert_eq!(&v1::Decision::decode(&out[..]).unwrap(), &expected);
         let mut stream = Vec::new();
-        EvaluateResponse(&answer).write_to_stream(id, &mut stream);
+        EvaluateResponse::new(&answer).write_to_stream(id, &mut stream);
         let decoded = v1::EvaluateStreamResponse::decode(content(&stream)).unwrap();
         let result = Some(v1::evaluate_stream_response::Result::Decision(expected.clone()));
         prop_assert_eq!(decoded, v1::EvaluateStreamResponse { id, result });
-        let mut batch = BatchAnswer::new(Position { epoch: 1, revision });
+        let mut batch = BatchAnswer::new(Position { epoch: 1, revision }, 1);
         batch.push(&answer);
         let decoded = v1::EvaluateBatchResponse::decode(content(&batch.into_frame())).unwrap();
         prop_assert_eq!(decoded, v1::EvaluateBatchResponse { decisions: vec![expected], position: Some(v1::Position { epoch: 1, revision }) });
