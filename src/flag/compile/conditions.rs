@@ -243,5 +243,15 @@ fn network(text: &str) -> Result<IpNet, Option<String>> {
         Err(_) => text.parse::<IpNet>().map_err(|_| None)?,
     };
     let truncated = network.trunc();
-    if truncated == network { Ok(network) } else { Err(Some(format!("did you mean \"{truncated}\"?"))) }
+    if truncated == network { Ok(canonical(network)) } else { Err(Some(format!("did you mean \"{truncated}\"?"))) }
+}
+
+/// A network of IPv4 addresses that are written as IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 network, as such an address is the address.
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits in front of the IPv4 address.
+    const MAPPED: u8 = 96;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED)) {
+        (address @ IpAddr::V4(_), Some(length)) => IpNet::new(address, length).unwrap_or(network),
+        _ => network,
+    }
 }
