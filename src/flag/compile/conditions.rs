@@ -154,7 +154,7 @@ impl<'c> Compiler<'c> {
         }
         let mut members = Members::default();
         let mut texts = BTreeSet::new();
-        let mut numbers = Vec::new();
+        let mut numbers: Vec<f64> = Vec::new();
         for scalar in scalars {
             match scalar {
                 Scalar::Bool(true) => members.yes = true,
@@ -163,6 +163,8 @@ impl<'c> Compiler<'c> {
                 Scalar::String(text) => _ = texts.insert(text.as_str()),
             }
         }
+        numbers.sort_unstable_by(f64::total_cmp);
+        numbers.dedup();
         Operator::In(Box::new(Members { texts: KeySet::of(texts), numbers: numbers.into(), ..members }))
     }
 
