@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS};
+use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS, ENVIRONMENT_SEGMENTS};
 use crate::flag::{Digest, Item, ItemKind, ItemName, Revision};
 
 use super::writer::Resync;
@@ -81,12 +81,18 @@ impl Received {
     /// Whether the environment stays within its limits after an edit.
     pub(super) fn check_size(&self, upserts: &[Item], removed: &[ItemName]) -> Result<(), Resync> {
         let size = |name: &ItemName| self.items.get(name).map_or(0, |entry| entry.definition.len());
-        let is_flag = |name: &&ItemName| name.kind == ItemKind::Flag;
         let added: usize = upserts.iter().map(|item| item.definition.len()).sum();
         let freed: usize = upserts.iter().map(|item| &item.name).chain(removed).map(size).sum();
-        let new = upserts.iter().map(|item| &item.name).filter(is_flag).filter(|name| !self.items.contains_key(name)).count();
-        let gone = removed.iter().filter(is_flag).filter(|name| self.items.contains_key(name)).count();
-        within_limits((self.flags + new).saturating_sub(gone), (self.bytes + added).saturating_sub(freed))
+        let after = |kind: ItemKind, held: usize| {
+            let new = upserts.iter().filter(|item| item.name.kind == kind && !self.items.contains_key(&item.name)).count();
+            let gone = removed.iter().filter(|name| name.kind == kind && self.items.contains_key(name)).count();
+            (held + new).saturating_sub(gone)
+        };
+        let segments = after(ItemKind::Segment, self.items.len() - self.flags);
+        if segments > ENVIRONMENT_SEGMENTS {
+            return Err(Resync::TooLarge { what: "segments", found: segments, limit: ENVIRONMENT_SEGMENTS });
+        }
+        within_limits(after(ItemKind::Flag, self.flags), (self.bytes + added).saturating_sub(freed))
     }
 }
 
