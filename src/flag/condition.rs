@@ -4,6 +4,7 @@
 //! All conditions of a flag lie side by side and all their texts in one: of 10,000 flags most are in no cache when they are asked, and then
 //! each allocation that is followed costs as much as everything else together.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub(super) enum Operator {
 #[derive(Debug, Default)]
 pub(super) struct Members {
     pub(super) texts: KeySet,
+    /// Sorted, each once.
     pub(super) numbers: Box<[f64]>,
     pub(super) yes: bool,
     pub(super) no: bool,
@@ -93,6 +95,13 @@ pub(super) struct Bound {
     pub(super) instant: Instant,
     /// As it was written.
     pub(super) text: Box<str>,
+}
+
+impl Members {
+    /// What is no number (NaN) is before none of them, and in no list.
+    fn has_number(&self, number: f64) -> bool {
+        self.numbers.binary_search_by(|held| held.partial_cmp(&number).unwrap_or(Ordering::Less)).is_ok()
+    }
 }
 
 impl Conditions {
@@ -163,7 +172,7 @@ impl Operator {
     fn accepts_number(&self, number: f64) -> bool {
         match self {
             Self::EqualsNumber(expected) => number == *expected,
-            Self::In(members) => members.numbers.contains(&number),
+            Self::In(members) => members.has_number(number),
             Self::LessThan(bound) => number < *bound,
             Self::AtMost(bound) => number <= *bound,
             Self::GreaterThan(bound) => number > *bound,
@@ -197,7 +206,26 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compile::Compiler;
+    use super::super::document::{self, Scalar};
+    use super::super::problem::{Path, Problems};
+    use super::super::segment::Segments;
     use super::*;
+
+    /// Twenty thousand numbers fit into a flag, and are asked in each decision.
+    #[test]
+    fn numbers_of_a_list_are_searched_by_halves() {
+        let numbers = [300.0, 1.0, 2.5, -7.0, 1.0, 0.0, -0.0].map(Scalar::Number).to_vec();
+        let test = document::Test::Attribute { attribute: "n".into(), operator: document::Operator::In(numbers) };
+        let (segments, mut problems) = (Segments::none(), Problems::default());
+        let mut compiler = Compiler::new(&segments, &mut problems);
+        compiler.conditions(&[document::Condition { test, not: false }], Path::ROOT);
+        let (conditions, _) = compiler.finish();
+        let [Condition { test: Test::Attribute(_, Operator::In(members)), .. }] = &*conditions.all else { panic!("{conditions:?}") };
+        assert_eq!(*members.numbers, [-7.0, 0.0, 1.0, 2.5, 300.0]);
+        assert!(members.numbers.iter().all(|number| members.has_number(*number)));
+        assert!(members.has_number(-0.0) && !members.has_number(f64::NAN) && !members.has_number(2.0));
+    }
 
     #[test]
     fn two_conditions_fit_into_a_cache_line() {

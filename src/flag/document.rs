@@ -185,7 +185,8 @@ pub enum Operator {
     /// does not satisfy `>=3.0.0`. Build metadata is ignored. A leading `v` and missing parts are read (`v2.3` is `2.3.0`); text that is no
     /// version is of the wrong type.
     Semver(String),
-    /// Text that is an IP address within one of these networks. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address.
+    /// Text that is an IP address within one of these networks. An IPv4 address written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address,
+    /// and a network of such addresses (`::ffff:10.0.0.0/104`) the IPv4 network.
     Cidr(Vec<String>),
     /// Whether the attribute is there and not null. An empty text or list is there.
     Exists(bool),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::document::{Condition, Flag, Prerequisite, Segment, Test};
 use super::limits;
 use super::node::quoted;
-use super::problem::{Path, Problems, did_you_mean};
+use super::problem::{Path, Problems, did_you_mean, way};
 
 /// Checks what holds between the flags and segments of an environment. Each of them by itself is checked by [`super::compile`] and
 /// [`super::Segments::compile`]; their size, which takes writing them, by [`check_environment_size`].
@@ -79,13 +79,12 @@ fn read_segments<S>(key: &str, flag: &Flag, segments: &BTreeMap<String, S>, prob
                 && !segments.contains_key(segment)
             {
                 let hint = did_you_mean(segment, segments.keys().map(String::as_str));
-                problems.push(super::Problem {
-                    path: format!("flags.{key}.rules[{index}].when[{place}].segment"),
-                    line: None,
-                    found: format!("the unknown segment {}", quoted(segment)),
-                    expected: "a segment of this environment".to_owned(),
-                    hint,
-                });
+                let (flags, found) = (Path::ROOT.key("flags"), format!("the unknown segment {}", quoted(segment)));
+                let (flag, expected) = (flags.key(key), "a segment of this environment");
+                let rules = flag.key("rules");
+                let rule = rules.index(index);
+                let when = rule.key("when");
+                problems.hinted(when.index(place).key("segment"), found, expected, hint);
             }
         }
     }
@@ -142,7 +141,7 @@ impl<'f, F: Borrow<Flag>> Chains<'f, F> {
         for (index, Prerequisite { flag: wanted, .. }) in flag.prerequisites.iter().enumerate() {
             let Some((wanted, other)) = self.flags.get_key_value(wanted) else { continue };
             if let Some(start) = self.path.iter().position(|outer| outer == wanted) {
-                let cycle = format!("{} -> {wanted}", self.path[start..].join(" -> "));
+                let cycle = way(self.path[start..].iter().copied().chain([wanted.as_str()]));
                 // A flag that is its own prerequisite is told when it is compiled.
                 if self.path[start..].len() > 1 {
                     at_prerequisite(key, index, |path| self.problems.found(path.key("flag"), format!("a cycle: {cycle}"), "no cycle"));

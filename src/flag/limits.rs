@@ -28,6 +28,10 @@ pub const PREREQUISITES: usize = 16;
 pub const REGEX_BYTES: usize = 1024;
 /// What a regular expression may take when it is compiled, in bytes. A small pattern can ask for much: `\pL{1,100}`.
 pub const REGEX_COMPILED_BYTES: usize = 256 * 1024;
+/// Regular expressions of one flag or one segment.
+pub const REGEXES: usize = 100;
+/// What all of them may take together when they are compiled, in bytes.
+pub const REGEXES_COMPILED_BYTES: usize = 4 * 1024 * 1024;
 /// A longer text never matches a regular expression.
 pub const REGEX_SUBJECT_BYTES: usize = 8 * 1024;
 /// Levels of an object value, of segments within segments, of prerequisites of prerequisites.

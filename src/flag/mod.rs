@@ -8,6 +8,7 @@
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
 //! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
 mod bucket;
@@ -24,6 +25,7 @@ mod environment;
 mod explain;
 mod keys;
 pub mod limits;
+mod lines;
 mod node;
 mod problem;
 mod ramp;

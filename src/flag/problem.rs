@@ -1,9 +1,10 @@
 //! What is wrong with a document: where, what was found, what was expected, and what was probably meant.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::limits;
-use super::yaml;
+use super::lines;
 
 /// One thing wrong with a document.
 ///
@@ -72,7 +73,7 @@ impl Problems {
 
     /// Each problem without a line gets the one of its path in `text`, the document in which the paths begin.
     pub fn located_in(mut self, text: &str) -> Self {
-        yaml::locate(text, &mut self);
+        lines::locate(text, &mut self);
         self
     }
 
@@ -84,11 +85,20 @@ impl Problems {
         self.list.iter_mut()
     }
 
+    /// Whether another problem would only be counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.list.len() >= limits::PROBLEMS
+    }
+
     pub(super) fn found(&mut self, path: Path<'_>, found: impl Into<String>, expected: impl Into<String>) {
-        self.push(Problem { path: path.to_string(), line: None, found: found.into(), expected: expected.into(), hint: None });
+        self.hinted(path, found, expected, None);
     }
 
     pub(super) fn hinted(&mut self, path: Path<'_>, found: impl Into<String>, expected: impl Into<String>, hint: Option<String>) {
+        if self.is_full() {
+            self.left_out += 1;
+            return;
+        }
         self.push(Problem { path: path.to_string(), line: None, found: found.into(), expected: expected.into(), hint });
     }
 }
@@ -177,19 +187,43 @@ impl fmt::Display for Path<'_> {
         }
         match self.step {
             Step::Root => Ok(()),
-            Step::Key(key) if self.parent.is_none_or(|parent| matches!(parent.step, Step::Root)) => f.write_str(key),
-            Step::Key(key) => write!(f, ".{key}"),
+            Step::Key(key) if self.parent.is_none_or(|parent| matches!(parent.step, Step::Root)) => f.write_str(&step_of_key(key)),
+            Step::Key(key) => write!(f, ".{}", step_of_key(key)),
             Step::Index(index) => write!(f, "[{index}]"),
         }
     }
 }
 
+/// A key as paths show it. One that is too long to be read is cut, so that a thousand problems within it do not have it a thousand times.
+pub(super) fn step_of_key(key: &str) -> Cow<'_, str> {
+    /// Longer than any key of a flag.
+    const LONGEST: usize = 160;
+    const START: usize = 100;
+    const END: usize = 20;
+    if key.len() <= LONGEST {
+        return Cow::Borrowed(key);
+    }
+    let (start, end) = (&key[..key.floor_char_boundary(START)], &key[key.ceil_char_boundary(key.len() - END)..]);
+    Cow::Owned(format!("{start}…({} bytes)…{end}", key.len() - start.len() - end.len()))
+}
+
+/// Keys that lead to one another: `a -> b -> a`.
+pub(super) fn way<'k>(keys: impl Iterator<Item = &'k str>) -> String {
+    keys.map(step_of_key).collect::<Vec<_>>().join(" -> ")
+}
+
 /// `did you mean "on"?`, when one of the known names is near enough to be what was meant.
 pub(super) fn did_you_mean<'k>(found: &str, known: impl IntoIterator<Item = &'k str>) -> Option<String> {
+    // A distance takes the product of the two lengths, in time and in memory. What is longer than this was no slip of the pen.
+    if found.len() > 2 * limits::KEY_BYTES {
+        return None;
+    }
     let lower = found.to_lowercase();
-    let allowed = 1 + found.chars().count() / 3;
+    let length = found.chars().count();
+    let allowed = 1 + length / 3;
     known
         .into_iter()
+        .filter(|name| name.chars().count().abs_diff(length) <= allowed)
         .map(|name| (strsim::damerau_levenshtein(&lower, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min()
@@ -219,6 +253,21 @@ mod tests {
     fn no_name_is_proposed_that_is_far_from_what_was_written() {
         assert_eq!(did_you_mean("colour", ["state", "rules"]), None);
         assert_eq!(did_you_mean("defaultvariant", ["defaultVariant"]).as_deref(), Some("did you mean \"defaultVariant\"?"));
+    }
+
+    #[test]
+    fn a_key_of_a_megabyte_is_compared_with_nothing() {
+        let key = "defaultVariant".repeat(100_000);
+        let counted = allocation_counter::measure(|| assert_eq!(did_you_mean(&key, ["defaultVariant"]), None));
+        assert_eq!(counted.bytes_max, 0);
+    }
+
+    #[test]
+    fn a_path_stays_short_whatever_the_keys_are() {
+        let (root, long, key) = (Path::ROOT, "ä".repeat(100_000), "k".repeat(limits::KEY_BYTES));
+        let flags = root.key("flags");
+        assert!(flags.key(&long).to_string().len() < 200);
+        assert_eq!(flags.key(&key).to_string(), format!("flags.{key}"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::document::{Segment, Test};
 use super::keys::KeySet;
 use super::limits;
 use super::node::quoted;
-use super::problem::{Path, Problems};
+use super::problem::{Path, Problems, way};
 
 /// The segments of an environment by key. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -135,7 +135,7 @@ impl<'s> Work<'s> {
             return false;
         };
         if let Some(start) = self.path.iter().position(|outer| *outer == read) {
-            let cycle = format!("{} -> {read}", self.path[start..].join(" -> "));
+            let cycle = way(self.path[start..].iter().copied().chain([read]));
             self.problems.found(place, format!("a segment that reads itself: {cycle}"), "no cycle");
             return false;
         }
@@ -188,7 +188,7 @@ impl<'s> Work<'s> {
             );
         }
         let sound = problems.is_empty();
-        self.problems.extend(problems.under(&format!("segments.{key}")));
+        self.problems.extend(problems.under(&Path::ROOT.key("segments").key(key).to_string()));
         sound.then(|| {
             let [included, excluded] = [included, excluded].map(|keys| KeySet::of(keys.iter().map(String::as_str)));
             Arc::new(CompiledSegment { key: key.into(), included, excluded, when, depth, cost })

@@ -1,4 +1,4 @@
-//! YAML 1.2 (core schema) to [`Node`], and the line of every place in a text.
+//! YAML 1.2 (core schema) to [`Node`].
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,13 +6,17 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 use serde_json::Number;
 
+use super::lines::line;
 use super::node::Node;
-use super::problem::Problems;
 
 /// As deep as serde_json reads.
 const DEEPEST: usize = 127;
-/// What aliases may add to a document, in nodes: nine aliases of nine aliases of … would fill the memory.
-const ALIASED_NODES: usize = 100_000;
+/// What aliases may add to a document, in values as [`size`] counts them: nine aliases of nine aliases of … would fill the memory.
+const ALIASED: usize = 100_000;
+/// What anchors may be put on, in values: each is kept a second time, and anchors within anchors once more for each around them.
+const ANCHORED: usize = 1_000_000;
+/// Bytes of text that count as one more value.
+const TEXT: usize = 32;
 
 /// Why a text is no YAML that we read: what was found, what was expected, and the line.
 pub(super) struct NotYaml {
@@ -23,7 +27,7 @@ pub(super) struct NotYaml {
 
 /// One document; an empty text is null.
 pub(super) fn parse(text: &str) -> Result<Node<'_>, NotYaml> {
-    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), aliased: 0 };
+    let mut builder = Builder { parser: Parser::new_from_str(text), anchors: HashMap::new(), anchored: 0, aliased: 0 };
     let mut root = None;
     loop {
         let (event, span) = builder.next()?;
@@ -36,31 +40,10 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, NotYaml> {
     }
 }
 
-/// Fills in the line of each problem that has none, from the place in `text` that its path names, or from the nearest place around it, and
-/// puts the problems into the order of the text.
-pub(super) fn locate(text: &str, problems: &mut Problems) {
-    if problems.iter().all(|problem| problem.line.is_some()) {
-        return;
-    }
-    let lines = lines(text);
-    for problem in problems.iter_mut().filter(|problem| problem.line.is_none()) {
-        let mut path = problem.path.as_str();
-        problem.line = loop {
-            if let Some(line) = lines.get(path) {
-                break Some(*line);
-            }
-            match path.rfind(['.', '[']) {
-                Some(end) => path = &path[..end],
-                None => break None,
-            }
-        };
-    }
-    problems.sort_by_line();
-}
-
 struct Builder<'t> {
     parser: Parser<'t, StrInput<'t>>,
     anchors: HashMap<usize, Node<'t>>,
+    anchored: usize,
     aliased: usize,
 }
 
@@ -109,6 +92,10 @@ impl<'t> Builder<'t> {
             _ => return Err(refused(span, "an unfinished document", "a value")),
         };
         if anchor > 0 {
+            self.anchored += size(&node);
+            if self.anchored > ANCHORED {
+                return Err(refused(span, "anchors on more than 1,000,000 values", "anchors on what aliases stand for"));
+            }
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
@@ -119,18 +106,20 @@ impl<'t> Builder<'t> {
             return Err(refused(span, "an alias within what it stands for", "an alias of something that is complete"));
         };
         self.aliased += size(node);
-        if self.aliased > ALIASED_NODES {
+        if self.aliased > ALIASED {
             return Err(refused(span, "aliases that stand for more than 100,000 values", "a document that is written out"));
         }
         Ok(node.clone())
     }
 }
 
+/// What a copy takes, in values. A long text counts as several.
 fn size(node: &Node<'_>) -> usize {
     1 + match node {
         Node::List(list) => list.iter().map(size).sum(),
-        Node::Map(map) => map.iter().map(|(_, value)| size(value)).sum(),
-        _ => 0,
+        Node::Map(map) => map.iter().map(|(key, value)| key.len() / TEXT + size(value)).sum(),
+        Node::String(text) => text.len() / TEXT,
+        Node::Null | Node::Bool(_) | Node::Number(_) => 0,
     }
 }
 
@@ -189,60 +178,10 @@ fn not_yaml(error: &ScanError) -> NotYaml {
     NotYaml { line, found: format!("text that is no YAML ({})", error.info()), expected: "YAML or JSON" }
 }
 
-fn line(span: Span) -> u32 {
-    u32::try_from(span.start.line()).unwrap_or(u32::MAX)
-}
-
-/// Where each path begins. Of a key that is there twice, the second.
-fn lines(text: &str) -> HashMap<String, u32> {
-    enum Frame {
-        /// Length of the path that leads here; whether a key comes next.
-        Map(usize, bool),
-        /// Length of the path that leads here; index of the next element.
-        List(usize, usize),
-    }
-
-    let mut lines = HashMap::new();
-    let mut path = String::new();
-    let mut frames: Vec<Frame> = Vec::new();
-    let mut parser = Parser::new_from_str(text);
-    while let Some(Ok((event, span))) = parser.next_event() {
-        if matches!(event, Event::SequenceEnd | Event::MappingEnd) {
-            frames.pop();
-            continue;
-        }
-        match frames.last_mut() {
-            Some(Frame::Map(length, key @ true)) => {
-                let Event::Scalar(name, ..) = &event else { break };
-                path.truncate(*length);
-                if !path.is_empty() {
-                    path.push('.');
-                }
-                path.push_str(name);
-                *key = false;
-                lines.insert(path.clone(), line(span));
-                continue;
-            }
-            Some(Frame::Map(_, key)) => *key = true,
-            Some(Frame::List(length, index)) => {
-                path.truncate(*length);
-                path.push_str(&format!("[{index}]"));
-                *index += 1;
-                lines.insert(path.clone(), line(span));
-            }
-            None => {}
-        }
-        match event {
-            Event::MappingStart(..) => frames.push(Frame::Map(path.len(), true)),
-            Event::SequenceStart(..) => frames.push(Frame::List(path.len(), 0)),
-            _ => {}
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
+    use allocation_counter::measure;
+
     use super::*;
 
     fn json(text: &str) -> Node<'_> {
@@ -299,11 +238,27 @@ mod tests {
     }
 
     #[test]
-    fn each_place_has_its_line() {
-        let lines = lines("a:\n  - x: 1\n    y:\n      z: 2\n  - 3\nb: {c: [4,\n  5]}\n");
-        for (path, line) in [("a", 1), ("a[0]", 2), ("a[0].x", 2), ("a[0].y.z", 4), ("a[1]", 5), ("b.c", 6), ("b.c[1]", 7)] {
-            assert_eq!(lines.get(path), Some(&line), "{path}");
+    fn aliases_of_a_long_text_cannot_fill_the_memory() {
+        let text = format!("a: &a \"{}\"\nb: [{}]\n", "x\\n".repeat(10_000), "*a, ".repeat(10_000));
+        let counted = measure(|| assert!(parse(&text).is_err()));
+        assert!(counted.bytes_max < 64 << 20, "{} bytes for {} of text", counted.bytes_max, text.len());
+    }
+
+    #[test]
+    fn anchors_within_anchors_cannot_fill_the_memory() {
+        for inner in ["x, ".repeat(50_000), format!("\"{}\"", "x\\n".repeat(1_000_000))] {
+            let text: String = (1..=100).map(|number| format!("&{number} [")).collect();
+            let text = format!("a: {text}{inner}{}", "]".repeat(100));
+            let counted = measure(|| assert!(parse(&text).is_err()));
+            assert!(counted.bytes_max < 200 << 20, "{} bytes for {} of text", counted.bytes_max, text.len());
         }
+    }
+
+    #[test]
+    fn an_anchor_on_each_of_many_flags_is_no_attack() {
+        let text: String =
+            (0..20_000).map(|number| format!("f{number}: &f{number} {{ variants: {{ on: true, off: false }} }}\n")).collect();
+        assert!(parse(&text).is_ok());
     }
 
     #[test]

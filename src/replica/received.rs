@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS};
+use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS, ENVIRONMENT_SEGMENTS};
 use crate::flag::{Digest, Item, ItemKind, ItemName, Revision};
 
 use super::writer::Resync;
@@ -96,12 +96,14 @@ impl Received {
     pub(super) fn check_size(&self, upserts: &[Item], removed: &[ItemName]) -> Result<(), Resync> {
         let held = |ItemName { kind, key }: &ItemName| self.items_of(*kind).get(key.as_str());
         let size = |name: &ItemName| held(name).map_or(0, |entry| entry.definition.len());
-        let is_flag = |name: &&ItemName| name.kind == ItemKind::Flag;
         let added: usize = upserts.iter().map(|item| item.definition.len()).sum();
         let freed: usize = upserts.iter().map(|item| &item.name).chain(removed).map(size).sum();
-        let new = upserts.iter().map(|item| &item.name).filter(is_flag).filter(|name| held(name).is_none()).count();
-        let gone = removed.iter().filter(is_flag).filter(|name| held(name).is_some()).count();
-        within_limits((self.flags.len() + new).saturating_sub(gone), (self.bytes + added).saturating_sub(freed))
+        let after = |kind: ItemKind| {
+            let new = upserts.iter().filter(|item| item.name.kind == kind && held(&item.name).is_none()).count();
+            let gone = removed.iter().filter(|name| name.kind == kind && held(name).is_some()).count();
+            (self.items_of(kind).len() + new).saturating_sub(gone)
+        };
+        within_limits(after(ItemKind::Flag), after(ItemKind::Segment), (self.bytes + added).saturating_sub(freed))
     }
 
     fn items_of(&self, kind: ItemKind) -> &Items {
@@ -123,9 +125,12 @@ fn item(kind: ItemKind, key: &str, Entry { revision, definition }: &Entry) -> It
     Item { name: ItemName { kind, key: key.to_owned() }, revision: *revision, definition: definition.clone() }
 }
 
-pub(super) fn within_limits(flags: usize, bytes: usize) -> Result<(), Resync> {
+pub(super) fn within_limits(flags: usize, segments: usize, bytes: usize) -> Result<(), Resync> {
     if flags > ENVIRONMENT_FLAGS {
         return Err(Resync::TooLarge { what: "flags", found: flags, limit: ENVIRONMENT_FLAGS });
+    }
+    if segments > ENVIRONMENT_SEGMENTS {
+        return Err(Resync::TooLarge { what: "segments", found: segments, limit: ENVIRONMENT_SEGMENTS });
     }
     if bytes > ENVIRONMENT_BYTES {
         return Err(Resync::TooLarge { what: "bytes", found: bytes, limit: ENVIRONMENT_BYTES });

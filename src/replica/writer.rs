@@ -244,7 +244,7 @@ impl Writer {
         }
         let flags = items.iter().filter(|item| item.name.kind == ItemKind::Flag).count();
         let bytes = items.iter().map(|item| item.definition.len()).sum();
-        within_limits(flags, bytes)?;
+        within_limits(flags, items.len() - flags, bytes)?;
 
         let removed = self.received.missing_from(&items);
         if position.epoch != self.position.epoch {

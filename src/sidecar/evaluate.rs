@@ -11,8 +11,8 @@ use super::call::Call;
 use super::grpc::invalid;
 use super::pod::Desk;
 
-/// A context at its limit, a default value as large, and room for the rest.
-pub(super) const MAX_QUESTION_BYTES: usize = 160 * 1024;
+/// Far more than a context may have, so that one over its limit is read and refused by its name, and costs a stream no other question.
+pub(super) const MAX_QUESTION_BYTES: usize = 1024 * 1024;
 
 /// A context at its limit and every key of the largest environment.
 const MAX_BATCH_QUESTION_BYTES: usize = 4 * 1024 * 1024;

@@ -32,7 +32,7 @@ pub(super) struct Messages {
     frame: Bytes,
     /// A message of which a part has arrived. While it is not empty, `frame` is.
     partial: BytesMut,
-    /// Of one message, in bytes.
+    /// Of one message, in bytes. A longer one ends the call: it is not read, so that nobody can know what it is about.
     limit: usize,
 }
 

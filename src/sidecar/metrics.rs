@@ -138,9 +138,10 @@ impl Collector for Following {
     }
 }
 
-/// Upper bound in seconds and count of each bucket, and the count of all. The encoder adds them up again.
+/// Upper bound in seconds and count of each bucket, and the count of all. The encoder adds them up again, and writes `+Inf` for infinity
+/// only: without that bucket Prometheus has no quantiles.
 fn buckets<const N: usize>(cumulative: [u64; N]) -> (Vec<(f64, u64)>, u64) {
-    let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::MAX]);
+    let bounds = BOUNDS_US.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
     let mut before = 0;
     let counts = cumulative.into_iter().map(|upto| upto - std::mem::replace(&mut before, upto));
     (bounds.zip(counts).collect(), cumulative.last().copied().unwrap_or_default())

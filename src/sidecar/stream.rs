@@ -90,12 +90,12 @@ impl Answers {
         let answered = match &question {
             Err(refused) => Err(invalid(refused)),
             Ok(question) => {
-                let (desk, out, span) = (&self.desk, &mut self.out, &self.span);
+                let (desk, out, span) = (&self.desk, &mut self.out, &mut self.span);
                 let before = out.len();
                 contained(|| {
                     desk.answer(question, |answer| {
                         EvaluateResponse::new(answer).write_to_stream(id, out);
-                        if let Some(span) = span {
+                        if let Some(span) = span.as_mut() {
                             span.decided_one_of_many(&desk.outcome(question, answer));
                         }
                     });

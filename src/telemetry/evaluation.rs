@@ -14,11 +14,18 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use super::caller::Caller;
 use super::is_on;
 use super::rpc::Rpc;
-use crate::flag::{ErrorCode, Reason, Revision};
+use crate::flag::{ErrorCode, Reason, Revision, limits};
+
+/// As many events as a span is exported with. They wait in memory until it ends, which of a stream may be days later.
+const EVENTS: u64 = 128;
 
 /// A sampled call that evaluates. Ends as CANCELLED when it is dropped without [`Evaluation::end`].
 #[derive(Debug)]
-pub struct Evaluation(Rpc);
+pub struct Evaluation {
+    rpc: Rpc,
+    /// Evaluations that were one of many, whether they became an event or not.
+    many: u64,
+}
 
 /// What was asked and what was answered.
 #[derive(Debug, Clone, Copy)]
@@ -54,27 +61,45 @@ pub fn sampled(method: &str, headers: &HeaderMap) -> Option<Evaluation> {
         Caller::Silent => None,
         Caller::Sampled(parent) => Some(parent),
     };
-    Some(Evaluation(Rpc::start(method, parent)))
+    Some(Evaluation { rpc: Rpc::start(method, parent), many: 0 })
 }
 
 impl Evaluation {
     /// The one flag that the call asked for.
     pub fn decided(&self, outcome: &Outcome<'_>) {
-        let span = self.0.span();
+        let span = self.span();
         attributes(outcome).into_iter().for_each(|KeyValue { key, value, .. }| span.set_attribute(key, value));
     }
 
-    /// One of the flags of a batch or of a stream.
-    pub fn decided_one_of_many(&self, outcome: &Outcome<'_>) {
-        self.0.span().add_event("feature_flag.evaluation", attributes(outcome));
+    /// One of the flags of a batch or of a stream. The first of them become events of the span, the others are counted on it.
+    pub fn decided_one_of_many(&mut self, outcome: &Outcome<'_>) {
+        self.many = self.many.saturating_add(1);
+        if self.many <= EVENTS {
+            self.span().add_event("feature_flag.evaluation", attributes(outcome));
+        }
     }
 
     pub fn span(&self) -> Span {
-        self.0.span()
+        self.rpc.span()
     }
 
-    pub fn end(self, code: Code) {
-        self.0.end(code);
+    pub fn end(mut self, code: Code) {
+        self.close(code);
+    }
+
+    /// The second time there is no span any more, and nothing happens.
+    fn close(&mut self, code: Code) {
+        if self.many > EVENTS {
+            let without_event = i64::try_from(self.many - EVENTS).unwrap_or(i64::MAX);
+            self.span().set_attribute("yardarm.evaluations_without_event", without_event);
+        }
+        self.rpc.close(code);
+    }
+}
+
+impl Drop for Evaluation {
+    fn drop(&mut self) {
+        self.close(Code::Cancelled);
     }
 }
 
@@ -105,6 +130,8 @@ fn is_admitted(random: u64, threshold: u64) -> bool {
 
 fn attributes(outcome: &Outcome<'_>) -> Vec<KeyValue> {
     let Outcome { flag_key, environment, variant, reason, error, revision, targeting_key } = *outcome;
+    // No flag has a longer key, and a caller may ask for anything.
+    let flag_key = &flag_key[..flag_key.floor_char_boundary(limits::KEY_BYTES)];
     let mut attributes = vec![
         KeyValue::new("feature_flag.key", flag_key.to_owned()),
         KeyValue::new("feature_flag.provider.name", "yardarm"),

@@ -92,7 +92,7 @@ impl Rpc {
         self.close(code);
     }
 
-    fn close(&mut self, code: Code) {
+    pub(super) fn close(&mut self, code: Code) {
         let Some(span) = self.span.take() else { return };
         span.record("rpc.response.status_code", name(code));
         if is_fault(code) {

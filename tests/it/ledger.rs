@@ -5,4 +5,5 @@ mod conflicts;
 mod deltas;
 mod durability;
 mod limits;
+mod problems;
 pub mod world;

@@ -14,7 +14,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use yardarm::sidecar::{Limits, Serve};
-use yardarm::wire::v1::{Context, EvaluateBatchRequest, EvaluateRequest, EvaluateStreamRequest, FlagSelector, WatchFlagsRequest};
+use yardarm::wire::v1::{
+    Context, EvaluateBatchRequest, EvaluateRequest, EvaluateStreamRequest, FlagSelector, WatchFlagsRequest, evaluate_stream_response,
+};
 
 use crate::http2::{self, Raw};
 use crate::pod::{FLAGS, Pod, evaluate, person, question, soon, watch_keys};
@@ -50,6 +52,7 @@ async fn a_context_over_a_limit_is_refused_with_the_field_by_every_method() {
     let many = |count: usize| context((0..count).map(|n| (format!("a{n}"), text("x"))));
     let cases = [
         (context([("big".into(), text(&"x".repeat(65 * 1024)))]), "context"),
+        (context([("far".into(), text(&"x".repeat(900 * 1024)))]), "context"),
         (many(257), "context.attributes"),
         (context([("deep".into(), nested(17))]), "context.attributes.deep"),
     ];
@@ -58,13 +61,57 @@ async fn a_context_over_a_limit_is_refused_with_the_field_by_every_method() {
         assert_eq!(violated(&client.evaluate(question("greeting", context.clone())).await.unwrap_err()), expected);
         let batch = EvaluateBatchRequest { selector: None, context: Some(context.clone()) };
         assert_eq!(violated(&client.evaluate_batch(batch).await.unwrap_err()), expected);
-        let watch = WatchFlagsRequest { detail: 2, contexts: vec![context], ..watch_keys(&[]) };
+        let watch = WatchFlagsRequest { detail: 2, contexts: vec![context.clone()], ..watch_keys(&[]) };
         assert_eq!(violated(&client.watch_flags(watch).await.unwrap_err()), expected);
+        // On a stream it is this question that fails, and those around it are answered.
+        let answers = on_a_stream(&pod, [person("ana"), context, person("ana")]).await.unwrap();
+        let [before, error, after] = answers.as_slice() else { panic!("{answers:?}") };
+        assert_eq!((before.as_str(), after.as_str()), ("0 short", "2 short"));
+        assert!(error.starts_with(&format!("1 code 3 {field} ")), "{error}");
     }
     // At the limit it is taken.
     for context in [many(256), context([("deep".into(), nested(16))]), context([("big".into(), text(&"x".repeat(65_000)))])] {
         assert_eq!(evaluate(&mut client, question("greeting", context)).await.variant, "short");
     }
+}
+
+/// What a stream answers to the question for `greeting` of each context, with its id.
+async fn on_a_stream(pod: &Pod, contexts: impl IntoIterator<Item = Context>) -> Result<Vec<String>, Status> {
+    let request = |(id, context)| EvaluateStreamRequest { id, request: Some(question("greeting", context)) };
+    let requests: Vec<_> = (0..).zip(contexts).map(request).collect();
+    let mut answers = pod.client().await.evaluate_stream(tokio_stream::iter(requests)).await?.into_inner();
+    let mut heard = Vec::new();
+    while let Some(answer) = soon(answers.message()).await? {
+        heard.push(match answer.result.unwrap() {
+            evaluate_stream_response::Result::Decision(decision) => format!("{} {}", answer.id, decision.variant),
+            evaluate_stream_response::Result::Error(error) => format!("{} code {} {}", answer.id, error.code, error.message),
+        });
+    }
+    Ok(heard)
+}
+
+#[tokio::test]
+async fn a_context_in_many_parts_is_measured_as_a_whole() {
+    let pod = Pod::start(FLAGS).await;
+    let raw = RawCalls::new(&pod).await;
+    let part = context([("big".into(), text(&"x".repeat(40 * 1024)))]).encode_to_vec();
+    let part = [&[2 << 3 | 2][..], &varint(part.len()), &part].concat();
+    for method in ["Evaluate", "EvaluateBatch"] {
+        assert!(raw.call(method, part.clone().into()).await.is_ok(), "{method}");
+        for times in [2, 20] {
+            let refused = raw.call(method, part.repeat(times).into()).await.unwrap_err();
+            assert_eq!(violated(&refused), (Code::InvalidArgument, "context".to_owned()), "{method} with {times}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_question_that_is_too_large_to_be_read_ends_the_stream_and_says_so() {
+    let pod = Pod::start(FLAGS).await;
+    let far = context([("far".into(), text(&"x".repeat(2 << 20)))]);
+    let refused = on_a_stream(&pod, [far, person("ana")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("at most"), "{}", refused.message());
 }
 
 #[tokio::test]
@@ -84,7 +131,7 @@ async fn a_message_that_is_too_large_is_refused_before_it_has_arrived() {
     raw.frame(http2::DATA, 0, 1, &[0, 0xff, 0xff, 0xff, 0xff]).await;
     while raw.next().await.expect("an answer").kind != http2::HEADERS {}
     let mut client = pod.client().await;
-    let refused = client.evaluate(question(&"k".repeat(200 * 1024), person("ana"))).await.unwrap_err();
+    let refused = client.evaluate(question(&"k".repeat(2 << 20), person("ana"))).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
 }
 

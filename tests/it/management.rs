@@ -9,14 +9,22 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use yardarm::sidecar::Serve;
+use yardarm::flag::{Delta, Digest, Item, ItemName, Position};
+use yardarm::lifecycle::Shutdown;
+use yardarm::sidecar::{self, Flags, Running, Serve, Workers};
 use yardarm::wire::v1::{EvaluateBatchRequest, FlagSelector};
 
 use crate::pod::{FLAGS, Pod, evaluate, person, question, soon, watch_keys};
+use crate::rig::script::{Script, state};
+use crate::rig::{Sidecar, until};
 
 /// Status and body.
 async fn get(pod: &Pod, path: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(pod.running.management).await.unwrap();
+    get_from(&pod.running, path).await
+}
+
+async fn get_from(running: &Running, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(running.management).await.unwrap();
     stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     soon(stream.read_to_string(&mut answer)).await.unwrap();
@@ -132,6 +140,71 @@ async fn metrics_say_where_the_pod_stands_and_who_is_there() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[tokio::test]
+async fn metrics_say_how_following_the_control_plane_goes() {
+    let mut script = Script::start().await;
+    let sidecar = Sidecar::start("pod", script.address).await;
+    let _lane = script.lane().await;
+    let mut follow = script.follow().await;
+    let at = |revision| Position { epoch: 9, revision };
+    let item = |key: &str, revision, variant: &str| {
+        let definition = format!(r#"{{"variants":{{"on":true,"off":false}},"defaultVariant":"{variant}"}}"#);
+        Item { name: ItemName::flag(key), revision, definition: definition.into() }
+    };
+    let (a, b) = (item("a", 1, "on"), item("b", 2, "nowhere"));
+    follow.welcome_with(state(at(1), vec![a.clone()], Vec::new())).await;
+    follow.acked(at(1)).await;
+    let delta = |revision, upserts: &[Item], all: &[&Item]| {
+        let digest = Digest::of(all.iter().copied(), []);
+        let origin_time_us = 1;
+        Delta { epoch: 9, prev_revision: revision - 1, revision, upserts: upserts.to_vec(), digest, origin_time_us, ..Delta::default() }
+    };
+    // One that does not compile, one after a gap, one whose digest is wrong.
+    follow.delta(delta(2, std::slice::from_ref(&b), &[&a, &b])).await;
+    follow.acked(at(2)).await;
+    follow.delta(delta(4, &[], &[&a, &b])).await;
+    follow.resync().await;
+    follow.snapshot(state(at(4), vec![a.clone(), b.clone()], Vec::new())).await;
+    follow.acked(at(4)).await;
+    follow.delta(delta(5, &[item("c", 5, "on")], &[&a, &b])).await;
+    follow.resync().await;
+
+    let flags = Flags { replica: sidecar.replica.clone(), environment: "test".into(), following: Some(sidecar.metrics().clone()) };
+    let (shutdown, serve) = (Shutdown::new(), Serve { threads: Some(1), ..Serve::default() });
+    let running = sidecar::serve(&serve, flags, &Workers::start(Some(1)).unwrap(), shutdown.clone()).await.unwrap();
+    let metrics = sidecar.metrics().clone();
+    until("the change is measured", || metrics.propagation(yardarm::replica::follow::Lane::Log).cumulative().last() >= Some(&1)).await;
+    let (status, text) = get_from(&running, "/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "yardarm_connected 1",
+        "yardarm_gaps_total 1",
+        "yardarm_digest_mismatches_total 1",
+        "yardarm_rejected 1",
+        "yardarm_deltas_total 1",
+        "yardarm_snapshots_total 2",
+        r#"yardarm_reconnects_total{reason="closed"} 0"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    // Prometheus makes no quantile of a histogram without this bucket, and it has all that were measured.
+    let number = |line: &str| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap();
+    for lane in ["log", "urgent"] {
+        let of_lane = |start: &str| -> Vec<&str> {
+            let lane = format!(r#"lane="{lane}""#);
+            text.lines().filter(|line| line.starts_with(&format!("yardarm_propagation_seconds_{start}")) && line.contains(&lane)).collect()
+        };
+        let buckets = of_lane("bucket");
+        assert!(buckets.last().is_some_and(|last| last.contains(r#"le="+Inf""#)), "{buckets:#?}");
+        assert!(buckets.is_sorted_by_key(|line| number(line)), "{buckets:#?}");
+        let count = number(of_lane("count")[0]);
+        assert_eq!(number(buckets[buckets.len() - 1]), count);
+        assert_eq!((count >= 1.0, number(of_lane("sum")[0]) > 0.0), (lane == "log", lane == "log"), "{text}");
+    }
+    shutdown.request();
+    soon(shutdown.complete()).await;
 }
 
 #[tokio::test]

@@ -86,6 +86,11 @@ fn the_limits_are_those_of_the_code() {
         ),
         format!("| a key | {} of ", limits::KEY_BYTES),
         format!("| a regular expression | {}, linear time |", kib(limits::REGEX_BYTES)),
+        format!(
+            "| the regular expressions of a flag, or of a segment | {}, together {} compiled |",
+            limits::REGEXES,
+            mib(limits::REGEXES_COMPILED_BYTES)
+        ),
         format!("| nesting of segments, prerequisites and values | {} levels |", limits::NESTING),
         format!(
             "| a context | {}, {} attributes, {} levels |",

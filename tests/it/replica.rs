@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use yardarm::clock::ManualClock;
-use yardarm::flag::{Context, Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Reason, State};
+use yardarm::flag::{Context, Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Reason, State, limits};
 use yardarm::replica::{ChangeKind, Replica, Resync, Writer};
+use yardarm::wire::v1;
 
 const EPOCH: u64 = 7;
 
@@ -271,6 +272,59 @@ fn an_environment_over_its_limits_is_refused_whole() {
     }
     assert!(matches!(writer.apply_snapshot(upstream.state()), Err(Resync::TooLarge { what: "bytes", .. })));
     assert_eq!(serves(&replica, "checkout"), Some(("on".into(), Reason::Static)));
+}
+
+fn many(name: impl Fn(String) -> ItemName, count: usize, definition: &'static str) -> Vec<Item> {
+    (0..count).map(|number| Item { name: name(format!("i{number}")), revision: 1, definition: definition.into() }).collect()
+}
+
+const SMALL: &str = r#"{"variants":{"x":1}}"#;
+
+#[test]
+fn a_flag_too_many_is_refused_as_a_change_and_as_a_state() {
+    let mut upstream = Upstream { items: many(ItemName::flag, limits::ENVIRONMENT_FLAGS, SMALL), revision: 1, ..Upstream::default() };
+    let (replica, mut writer) = synced(&upstream);
+    let too_many = upstream.put(ItemName::flag("checkout"), checkout());
+    let refused = Resync::TooLarge { what: "flags", found: limits::ENVIRONMENT_FLAGS + 1, limit: limits::ENVIRONMENT_FLAGS };
+    assert_eq!(writer.apply_delta(too_many).unwrap_err(), refused);
+    assert_eq!(writer.apply_snapshot(upstream.state()).unwrap_err(), refused);
+    assert_eq!((replica.len(), serves(&replica, "checkout")), (limits::ENVIRONMENT_FLAGS, None));
+}
+
+#[test]
+fn a_segment_too_many_is_refused_as_a_change_and_as_a_state() {
+    let mut upstream = Upstream { items: many(ItemName::segment, limits::ENVIRONMENT_SEGMENTS, "{}"), revision: 1, ..Upstream::default() };
+    let (replica, mut writer) = synced(&upstream);
+    assert!(State::try_from(v1::State::from(upstream.state())).is_ok());
+    // One for another is not one more.
+    let swap = upstream.step(|state, revision| {
+        let gone = state.items.remove(0).name;
+        let new = Item { name: ItemName::segment("new"), revision, definition: "{}".into() };
+        state.items.push(new.clone());
+        Delta { upserts: vec![new], removed: vec![gone], ..Delta::default() }
+    });
+    writer.apply_delta(swap).unwrap();
+
+    let too_many = upstream.put(ItemName::segment("more"), json!({}));
+    let (found, limit) = (limits::ENVIRONMENT_SEGMENTS + 1, limits::ENVIRONMENT_SEGMENTS);
+    assert_eq!(writer.apply_delta(too_many).unwrap_err(), Resync::TooLarge { what: "segments", found, limit });
+    let refused = State::try_from(v1::State::from(upstream.state())).unwrap_err();
+    assert!(refused.to_string().contains(&format!("{found} segments, at most {limit}")), "{refused}");
+    assert_eq!(replica.position().revision, upstream.revision - 1);
+}
+
+#[test]
+fn a_flag_that_is_too_large_is_rejected_by_name() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let (replica, mut writer) = synced(&upstream);
+    let mut large = checkout();
+    large["description"] = "x".repeat(limits::FLAG_BYTES).into();
+    let applied = writer.apply_delta(upstream.put(ItemName::flag("checkout"), large)).unwrap();
+    assert_eq!(applied.rejected.len(), 1);
+    let message = &applied.rejected[0].message;
+    assert!(message.contains(&limits::FLAG_BYTES.to_string()), "{message}");
+    assert_eq!(serves(&replica, "checkout"), Some(("on".into(), Reason::Static)), "what was held is served");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tonic::Code;
 use yardarm::control::ledger::Retention;
 use yardarm::control::publish::{Args, Publish};
-use yardarm::flag::{Delta, Digest, Item, ItemName, Position, Reason};
+use yardarm::flag::{self, Delta, Digest, Item, ItemName, Position, Reason, limits};
 use yardarm::replica::follow::Ended;
 use yardarm::wire::replication::{Basis, ResyncCause};
 use yardarm::wire::v1;
@@ -34,6 +34,28 @@ async fn a_change_reaches_every_sidecar() {
         for sidecar in &sidecars {
             sidecar.is_at(position).await;
             assert_eq!(sidecar.serves(key), on());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_segment_at_its_limit_is_committed_replicated_and_asked() {
+    const KEYS: usize = limits::SEGMENT_KEYS;
+    let plane = Plane::start().await;
+    let by_change = Sidecar::start("by-change", plane.address).await;
+    by_change.is_at(plane.head()).await;
+    let keys: Vec<_> = (0..KEYS).map(|number| format!(r#""user-{number}""#)).collect();
+    let rules = r#"[{"when":[{"segment":"everybody"}],"serve":"on"}]"#;
+    let asked = format!(r#"{{"variants":{{"on":true,"off":false}},"defaultVariant":"off","rules":{rules}}}"#);
+    let segment = format!(r#"{{"included":[{}]}}"#, keys.join(","));
+    let position = plane.apply(&format!(r#"{{"flags":{{"asked":{asked}}},"segments":{{"everybody":{segment}}}}}"#)).await;
+    let by_snapshot = Sidecar::start("by-snapshot", plane.address).await;
+    for sidecar in [&by_change, &by_snapshot] {
+        sidecar.is_at(position).await;
+        let held = sidecar.replica.with("asked", |held| held.map(|held| held.flag.clone())).unwrap();
+        let asked = |key: String| held.decide(&flag::Context::new(key), &sidecar.replica.lookup()).variant.unwrap().name.clone();
+        for (number, expected) in [(0, "on"), (KEYS / 2, "on"), (KEYS - 1, "on"), (KEYS, "off")] {
+            assert_eq!(asked(format!("user-{number}")), expected, "user-{number}");
         }
     }
 }

@@ -214,7 +214,7 @@ async fn an_evaluation_span_speaks_the_conventions_and_does_not_name_the_person(
         ..outcome
     };
     tracing::subscriber::with_default(subscriber, || {
-        let sampled = evaluation::sampled("yardarm.v1.Evaluation/Evaluate", &metadata("01")).unwrap();
+        let mut sampled = evaluation::sampled("yardarm.v1.Evaluation/Evaluate", &metadata("01")).unwrap();
         sampled.decided(&outcome);
         sampled.decided_one_of_many(&missing);
         sampled.end(Code::Ok);
@@ -237,6 +237,41 @@ async fn an_evaluation_span_speaks_the_conventions_and_does_not_name_the_person(
     assert_eq!(event.name, "feature_flag.evaluation");
     assert_eq!(text(&event.attributes, "error.type"), Some("flag_not_found"));
     assert_eq!(text(&event.attributes, "feature_flag.result.variant"), None);
+}
+
+/// Events wait in memory until their span ends: of a stream that is asked for days, only the first may.
+#[tokio::test]
+async fn a_stream_of_many_evaluations_keeps_the_first_as_events_and_counts_the_others() {
+    let collector = Collector::start().await;
+    let (subscriber, guard) = collector.subscriber(&[]);
+    let long = "k".repeat(100_000);
+    let outcome = evaluation::Outcome {
+        flag_key: &long,
+        environment: "prod",
+        variant: Some("on"),
+        reason: Reason::Split,
+        error: None,
+        revision: 7,
+        targeting_key: Some("ana"),
+    };
+    tracing::subscriber::with_default(subscriber, || {
+        for ends in [true, false] {
+            let mut sampled = evaluation::sampled("yardarm.v1.Evaluation/EvaluateStream", &metadata("01")).unwrap();
+            (0..100).for_each(|_| sampled.decided_one_of_many(&outcome));
+            let held = allocation_counter::measure(|| (0..10_000).for_each(|_| sampled.decided_one_of_many(&outcome)));
+            assert!(held.bytes_current < 100_000, "{} bytes wait for the end of the span", held.bytes_current);
+            if ends {
+                sampled.end(Code::Ok);
+            }
+        }
+    });
+    let spans = collector.spans_after(guard).await;
+    assert_eq!(spans.len(), 2);
+    for span in spans {
+        assert_eq!((span.events.len(), span.dropped_events_count), (128, 0));
+        let counted = span.attributes.iter().find(|attribute| attribute.key == "yardarm.evaluations_without_event");
+        assert_eq!(counted.unwrap().value.clone().unwrap().value, Some(Value::IntValue(10_100 - 128)));
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::command::Command;
 use super::environment::Environment;
 use super::error::{Conflicting, Error};
+use super::misread::every_problem;
 use super::plan::{Basis, Definition, Draft, KillEdit, Upsert, definitions};
 use super::turn::Urgency;
 use super::{Ledger, unknown_item};
@@ -45,8 +46,7 @@ impl Ledger {
             Command::CreateEnvironment { name } => Request::Create { name: environment_name(name, "name")? },
             Command::CopyEnvironment { from, to } => Request::Copy { from, to: environment_name(to, "to")? },
             Command::Apply { environment, document, expect } => {
-                let is_small = document.len() <= SMALL_DOCUMENT;
-                let definitions = off_the_async_threads(is_small, move || definitions(&document)).await??;
+                let definitions = self.read_document(&environment, document).await?;
                 Request::Define { environment, definitions, action: Action::Apply, detail: String::new(), expect }
             }
             Command::Delete { environment, item, expect } => Request::Delete { environment, item: checked(item)?, expect },
@@ -61,6 +61,21 @@ impl Ledger {
                 Request::Restore { environment, flag: checked(ItemName::flag(flag))?.key, percent, expect }
             }
         })
+    }
+
+    async fn read_document(&self, environment: &str, document: String) -> Result<Vec<Definition>, Error> {
+        let is_small = document.len() <= SMALL_DOCUMENT;
+        let read = move || {
+            let (definitions, problems) = definitions(&document);
+            (document, definitions, problems)
+        };
+        let (document, definitions, problems) = off_the_async_threads(is_small, read).await?;
+        if problems.is_empty() {
+            return Ok(definitions);
+        }
+        let basis = self.look(environment, |state| Ok(Basis::gather(state, &definitions, &[])))?;
+        let problems = off_the_async_threads(false, move || every_problem(&document, &problems, &definitions, basis)).await?;
+        Err(problems.into())
     }
 
     /// What the request changes now, or why it is refused.

@@ -15,6 +15,7 @@ mod history;
 mod links;
 mod load;
 mod log;
+mod misread;
 mod plan;
 mod restore;
 mod turn;

@@ -84,11 +84,13 @@ pub(super) struct Basis {
 const SMALL_BYTES: usize = 8 << 10;
 const SMALL_NEIGHBOURS: usize = 16;
 
-pub(super) fn definitions(document: &str) -> Result<Vec<Definition>, Problems> {
-    let Document { flags, segments, .. } = Document::parse(document)?;
+/// What can be read of a document. Without a problem that is all of it.
+pub(super) fn definitions(document: &str) -> (Vec<Definition>, Problems) {
+    let (read, problems) = Document::parse_partly(document);
+    let Document { flags, segments, .. } = read.unwrap_or_default();
     let segments = segments.into_iter().map(|(key, segment)| Definition::segment(key, segment));
     let flags = flags.into_iter().map(|(key, flag)| Definition::flag(key, flag));
-    Ok(segments.chain(flags).collect())
+    (segments.chain(flags).filter(|definition| limits::is_key(&definition.name.key)).collect(), problems)
 }
 
 impl Definition {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use regex::RegexBuilder;
+use regex::{Regex, RegexBuilder};
 
 use super::super::condition::{Bound, Condition, Conditions, List, Members, Operator, Span, Test};
 use super::super::date::Instant;
@@ -19,6 +19,8 @@ use super::super::version::Comparison;
 
 /// Up to so many texts are compared one by one; a table would not be quicker.
 const FEW: usize = 8;
+/// A regular expression counts as the first of these, in bytes, into which it compiles: how large it is the crate does not tell.
+const REGEX_SIZES: [usize; 4] = [4 << 10, 16 << 10, 64 << 10, limits::REGEX_COMPILED_BYTES];
 
 /// Collects the conditions of one flag or segment, and the texts that it is made of.
 pub(in super::super) struct Compiler<'c> {
@@ -30,12 +32,14 @@ pub(in super::super) struct Compiler<'c> {
     names: Vec<Span>,
     segments: Vec<Arc<CompiledSegment>>,
     cost: usize,
+    regexes: usize,
+    regex_bytes: usize,
 }
 
 impl<'c> Compiler<'c> {
     pub(in super::super) fn new(known: &'c Segments, problems: &'c mut Problems) -> Self {
         let (text, lists, all) = (String::with_capacity(256), Vec::with_capacity(8), Vec::with_capacity(8));
-        Self { known, problems, text, lists, all, names: Vec::new(), segments: Vec::new(), cost: 0 }
+        Self { known, problems, text, lists, all, names: Vec::new(), segments: Vec::new(), cost: 0, regexes: 0, regex_bytes: 0 }
     }
 
     /// What was collected, and how many conditions one question may ask at most.
@@ -150,7 +154,7 @@ impl<'c> Compiler<'c> {
         }
         let mut members = Members::default();
         let mut texts = BTreeSet::new();
-        let mut numbers = Vec::new();
+        let mut numbers: Vec<f64> = Vec::new();
         for scalar in scalars {
             match scalar {
                 Scalar::Bool(true) => members.yes = true,
@@ -159,6 +163,8 @@ impl<'c> Compiler<'c> {
                 Scalar::String(text) => _ = texts.insert(text.as_str()),
             }
         }
+        numbers.sort_unstable_by(f64::total_cmp);
+        numbers.dedup();
         Operator::In(Box::new(Members { texts: KeySet::of(texts), numbers: numbers.into(), ..members }))
     }
 
@@ -168,10 +174,26 @@ impl<'c> Compiler<'c> {
             self.problems.found(path, format!("a pattern of {} bytes", pattern.len()), format!("at most {} bytes", limits::REGEX_BYTES));
             return None;
         }
-        let built =
-            RegexBuilder::new(pattern).size_limit(limits::REGEX_COMPILED_BYTES).dfa_size_limit(limits::REGEX_COMPILED_BYTES).build();
-        match built {
-            Ok(regex) => Some(Operator::Matches(Box::new(regex))),
+        let (most, most_bytes) = (limits::REGEXES, limits::REGEXES_COMPILED_BYTES);
+        self.regexes += 1;
+        // Said once; those after it are not even tried.
+        if self.regexes > most || self.regex_bytes > most_bytes {
+            if self.regexes == most + 1 && self.regex_bytes <= most_bytes {
+                self.problems.found(path, format!("more than {most} regular expressions together"), format!("at most {most}"));
+            }
+            return None;
+        }
+        match sized_regex(pattern) {
+            Ok((_, size)) if self.regex_bytes + size > most_bytes => {
+                self.regex_bytes += size;
+                let found = format!("regular expressions that together take more than {most_bytes} bytes when they are compiled");
+                self.problems.found(path, found, "fewer or smaller ones");
+                None
+            }
+            Ok((regex, size)) => {
+                self.regex_bytes += size;
+                Some(Operator::Matches(Box::new(regex)))
+            }
             Err(regex::Error::CompiledTooBig(most)) => {
                 let found = format!("{}, which takes more than {most} bytes when it is compiled", quoted(pattern));
                 self.problems.found(path, found, "a smaller pattern");
@@ -205,6 +227,17 @@ impl<'c> Compiler<'c> {
     }
 }
 
+/// The expression, and what it counts as.
+fn sized_regex(pattern: &str) -> Result<(Regex, usize), regex::Error> {
+    let build = |size| RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(limits::REGEX_COMPILED_BYTES).build();
+    let [small @ .., largest] = REGEX_SIZES;
+    let fits = |size| match build(size) {
+        Err(regex::Error::CompiledTooBig(_)) => None,
+        built => Some(built.map(|regex| (regex, size))),
+    };
+    small.into_iter().find_map(fits).unwrap_or_else(|| Ok((build(largest)?, largest)))
+}
+
 /// A network, or an address as the network of itself. `Err`: a hint. Host bits are a slip of the pen more often than not.
 fn network(text: &str) -> Result<IpNet, Option<String>> {
     let network = match text.parse::<IpAddr>() {
@@ -212,5 +245,15 @@ fn network(text: &str) -> Result<IpNet, Option<String>> {
         Err(_) => text.parse::<IpNet>().map_err(|_| None)?,
     };
     let truncated = network.trunc();
-    if truncated == network { Ok(network) } else { Err(Some(format!("did you mean \"{truncated}\"?"))) }
+    if truncated == network { Ok(canonical(network)) } else { Err(Some(format!("did you mean \"{truncated}\"?"))) }
+}
+
+/// A network of IPv4 addresses that are written as IPv6 (`::ffff:10.0.0.0/104`) is the IPv4 network, as such an address is the address.
+fn canonical(network: IpNet) -> IpNet {
+    /// Bits in front of the IPv4 address.
+    const MAPPED: u8 = 96;
+    match (network.addr().to_canonical(), network.prefix_len().checked_sub(MAPPED)) {
+        (address @ IpAddr::V4(_), Some(length)) => IpNet::new(address, length).unwrap_or(network),
+        _ => network,
+    }
 }

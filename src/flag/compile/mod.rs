@@ -25,7 +25,7 @@ pub fn compile(key: &str, flag: &Flag, segments: &Segments) -> Result<CompiledFl
     let compiled = compile_flag(key, flag, segments, &mut problems);
     match compiled {
         Some(compiled) if problems.is_empty() => Ok(CompiledFlag::new(compiled)),
-        _ => Err(problems.under(&format!("flags.{key}"))),
+        _ => Err(problems.under(&Path::ROOT.key("flags").key(key).to_string())),
     }
 }
 

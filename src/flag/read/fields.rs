@@ -23,7 +23,8 @@ impl<'n, 't> Fields<'n, 't> {
                 problems.found(path.key(key), "a key that is not supported yet", format!("no `{key}`: {what}"));
                 continue;
             }
-            let hint = did_you_mean(key, known.iter().copied());
+            // A document of unknown keys is not worth a guess for each that nobody will read.
+            let hint = if problems.is_full() { None } else { did_you_mean(key, known.iter().copied()) };
             let expected = if hint.is_some() { format!("a key of {what}") } else { format!("a key of {what}: {}", known.join(", ")) };
             problems.hinted(path.key(key), format!("an unknown key {}", quoted(key)), expected, hint);
         }

@@ -31,14 +31,14 @@ pub(super) enum Value<'a> {
 impl<'a> Context<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
         let mut context = Self::default();
-        context.merge(message)?;
+        context.merge(message, message.len())?;
         Ok(context)
     }
 
-    /// Reads one more occurrence of the field: protobuf says that they add up.
-    pub(super) fn merge(&mut self, message: &'a [u8]) -> Result<(), Refused> {
-        if message.len() > limits::CONTEXT_BYTES {
-            return Err(over("context", format!("has {} bytes, at most {} are allowed", message.len(), limits::CONTEXT_BYTES)));
+    /// Reads one more occurrence of the field: protobuf says that they add up. `bytes`: of all of them so far, this one counted.
+    pub(super) fn merge(&mut self, message: &'a [u8], bytes: usize) -> Result<(), Refused> {
+        if bytes > limits::CONTEXT_BYTES {
+            return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
         }
         let mut reader = Reader::new(message);
         while let Some((number, field)) = reader.next()? {

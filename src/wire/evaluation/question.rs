@@ -43,11 +43,16 @@ impl<'a> Question<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
         let mut question = Self::default();
         let mut default_type = None;
+        let mut context_bytes = 0;
         let mut reader = Reader::new(message);
         while let Some((number, field)) = reader.next()? {
             match number {
                 1 => question.flag_key = field.str()?,
-                2 => question.context.merge(field.bytes()?)?,
+                2 => {
+                    let context = field.bytes()?;
+                    context_bytes += context.len();
+                    question.context.merge(context, context_bytes)?;
+                }
                 3 => {
                     let value = field.bytes()?;
                     default_type = type_of(Value::read(value, 0).map_err(Refused::in_default_value)?);
@@ -75,11 +80,16 @@ fn type_of(value: Value<'_>) -> Option<ValueType> {
 impl<'a> BatchQuestion<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
         let mut question = Self::default();
+        let mut context_bytes = 0;
         let mut reader = Reader::new(message);
         while let Some((number, field)) = reader.next()? {
             match number {
                 1 => question.selector.merge(field.bytes()?)?,
-                2 => question.context.merge(field.bytes()?)?,
+                2 => {
+                    let context = field.bytes()?;
+                    context_bytes += context.len();
+                    question.context.merge(context, context_bytes)?;
+                }
                 _ => {}
             }
         }

@@ -29,7 +29,8 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).ok().filter(|number| *number != 0).ok_or(Malformed("a field has no number"))?;
+        // A key has 32 bits, whatever a varint can hold.
+        let number = u32::try_from(key).ok().map(|key| key >> 3).filter(|number| *number != 0).ok_or(Malformed("a field has no number"))?;
         let field = match key & 7 {
             0 => Field::Varint(self.varint()?),
             1 => Field::Fixed64(*self.array()?),

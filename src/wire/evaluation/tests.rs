@@ -60,6 +60,12 @@ fn elements(context: &impl flag::Attributes, path: &str) -> Vec<String> {
     seen
 }
 
+#[test]
+fn a_field_number_beyond_those_of_protobuf_is_refused() {
+    let key_of_33_bits = [0x80, 0x80, 0x80, 0x80, 0x10, 0];
+    assert!(v1::Context::decode(&key_of_33_bits[..]).is_err() && Context::read(&key_of_33_bits).is_err());
+}
+
 proptest! {
     #[test]
     fn a_context_in_place_has_the_attributes_of_an_owned_one(context in any_context(), path in "[a-c.]{0,5}") {

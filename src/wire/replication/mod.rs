@@ -1,5 +1,6 @@
 //! Replication messages to and from `flag::state`. What comes in is hostile until proven otherwise.
 
+use crate::flag::limits::ENVIRONMENT_SEGMENTS;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, State};
 
 use super::v1;
@@ -122,6 +123,10 @@ impl TryFrom<v1::State> for State {
 
     fn try_from(state: v1::State) -> Result<Self, Malformed> {
         let v1::State { position, items, kills, digest: sum, origin_time_us } = state;
+        let segments = items.iter().filter(|item| item.kind == i32::from(v1::ItemKind::Segment)).count();
+        if segments > ENVIRONMENT_SEGMENTS {
+            return Err(malformed("state.items", format!("has {segments} segments, at most {ENVIRONMENT_SEGMENTS} are allowed")));
+        }
         Ok(Self {
             position: position.ok_or_else(|| malformed("state.position", "is missing"))?.into(),
             items: items.into_iter().map(Item::try_from).collect::<Result<_, _>>()?,
