@@ -83,7 +83,9 @@ impl Attributes for Borrowed<'_> {
     }
 
     fn attribute(&self, path: &str) -> Option<Attribute<'_>> {
-        self.attributes.iter().find(|(name, _)| *name == path).map(|(_, value)| *value)
+        // As the context of a request does it, see `wire::evaluation::Context`.
+        let is_it = |name: &str| name.len() == path.len() && name.as_bytes().first() == path.as_bytes().first() && name == path;
+        self.attributes.iter().find(|(name, _)| is_it(name)).map(|(_, value)| *value)
     }
 
     fn any_element(&self, _path: &str, _test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool {
