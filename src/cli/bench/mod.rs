@@ -2,6 +2,7 @@
 //! method and the figures.
 
 use clap::Subcommand;
+use clap::builder::RangedU64ValueParser;
 use prost::Message as _;
 
 use super::exit::{Exit, Failure, Outcome};
@@ -30,7 +31,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// Exit with code 1 when a figure misses its bar
+    /// Exit with code 1 when a figure misses its bar, and with 2 when nothing that was measured has one
     #[arg(long, global = true)]
     check: bool,
 }
@@ -93,5 +94,10 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
 }
 
 fn unable(error: anyhow::Error) -> Failure {
+/// Counts of what is measured: with none of it there is no figure.
+fn from_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
     Failure::unable(format!("{error:#}"))
 }

@@ -128,6 +128,17 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
         (&["pods", "--control-plane", "https://127.0.0.1:1"], "TLS"),
         (&["pods", "--control-plane", "not an address"], "unix:/PATH"),
         (&["dev", "--pods", "0"], "1..=100"),
+        (&["bench", "evaluate", "--asked", "0"], "0 is not in 1.."),
+        (&["bench", "evaluate", "--flags", "0"], "0 is not in 1.."),
+        (&["bench", "evaluate", "--rounds", "0"], "0 is not in 1.."),
+        (&["bench", "evaluate", "--milliseconds", "0"], "0 is not in 1.."),
+        (&["bench", "propagate", "--watchers", "100,0"], "0 is not in 1.."),
+        (&["bench", "restart", "--flags", "0"], "0 is not in 1.."),
+        (&["bench", "restart", "--rounds", "0"], "0 is not in 1.."),
+        (&["bench", "memory", "--watchers", "0"], "0 is not in 1.."),
+        // What it would measure is not what it would say.
+        (&["bench", "evaluate", "--asked", "10"], "--flags and --asked 50 or more"),
+        (&["bench", "evaluate", "--flags", "49", "--method", "batch"], "--flags and --asked 50 or more"),
         (&["nonsense"], "unrecognized subcommand"),
     ] {
         let ran = run(args);
