@@ -13,6 +13,7 @@ mod evaluate;
 pub mod flags;
 mod floor;
 mod http2;
+mod interrupted;
 mod load;
 mod memory;
 mod process;
@@ -93,11 +94,11 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
     report.map_err(unable)?.print(out, check)
 }
 
-fn unable(error: anyhow::Error) -> Failure {
 /// Counts of what is measured: with none of it there is no figure.
 fn from_one() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
+fn unable(error: anyhow::Error) -> Failure {
     Failure::unable(format!("{error:#}"))
 }
