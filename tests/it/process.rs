@@ -112,10 +112,11 @@ impl Drop for Process {
     }
 }
 
-/// `yardarm`, without what the environment of the test says of itself.
+/// `yardarm`, without what the environment of the test says of its settings and colours.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_yardarm"));
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("YARDARM_"));
+    let is_ours = |name: &str| ["YARDARM_", "CLICOLOR", "NO_COLOR"].iter().any(|ours| name.starts_with(ours));
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(&name.to_string_lossy()));
     ours.for_each(|name| {
         command.env_remove(name);
     });
