@@ -97,7 +97,7 @@ pub async fn restore(args: RestoreArgs, out: &mut Out) -> Outcome {
                 .map(|start| BackupChunk { data: data.slice(start..data.len().min(start + CHUNK)), intent: None }),
         )
         .collect();
-    let answer = admin.restore_backup(tokio_stream::iter(chunks)).await.map_err(status::of_control)?.into_inner();
+    let answer = admin.restore_backup(tokio_stream::iter(chunks)).await.map_err(status::of_change)?.into_inner();
     out.answer(&Restored::from(answer), |out, restored| {
         let Restored { environments, records, kills_kept, .. } = restored;
         if *kills_kept > 0 {

@@ -63,6 +63,13 @@ def colours(dev):
 def questions(dev, file):
     """No is no, an empty line is no, yes is yes."""
     apply = ["flag", "apply", "-f", file, "--control-plane", dev.control]
+    # With JSON for a program, whoever is asked sees the difference all the same.
+    with tempfile.TemporaryFile() as answers:
+        terminal = Terminal(*apply, "--output", "json", stdout=answers)
+        terminal.until("Apply 1 change to environment default? [y/N] ")
+        assert "- owner: payments" in terminal.plain() and "+ owner: shop" in terminal.plain(), terminal.said
+        terminal.answer("n")
+        assert terminal.end() == 1 and os.fstat(answers.fileno()).st_size == 0, terminal.said
     for answer, code in [("n", 1), ("", 1), ("yes", 0)]:
         terminal = Terminal(*apply)
         terminal.until("Apply 1 change to environment default? [y/N] ")
@@ -89,6 +96,7 @@ def conflict(dev, file, other):
 def progress(dev):
     terminal = Terminal("kill", FLAG, "--reason", "x", "--wait", "10s", "--control-plane", dev.control)
     assert terminal.end() == 0, terminal.said
+    assert " of 1 pods, " in terminal.plain().split("killed new_checkout_flow")[0], terminal.said
     assert re.search(r"killed new_checkout_flow at revision \d+: applied on 1 of 1 pods, p50 ", terminal.plain()), terminal.said
 
 

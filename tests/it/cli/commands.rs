@@ -281,8 +281,11 @@ fn environments_are_created_copied_and_listed() {
     assert_eq!(shown, [("default", 5), ("prod", 5), ("staging", 0)]);
     assert_eq!(dev.look(&["env", "list"]).ended(0).lines().count(), 4);
     assert!(dev.ask(&["env", "create", "prod"]).refusal(1).contains("`prod` already"));
-    let unknown = dev.look(&["flag", "list", "--env", "prodd"]).refusal(1);
-    assert!(unknown.contains("did you mean `prod`?"), "{unknown}");
+    for command in [&["flag", "list"][..], &["audit"], &["audit", "--flag", FLAG]] {
+        let unknown = dev.look(&[command, &["--env", "prodd"]].concat()).refusal(1);
+        assert!(unknown.contains("did you mean `prod`?"), "{unknown}");
+    }
+    assert_eq!(dev.look(&["audit", "--env", "staging", "--flag", FLAG]).ended(0), "no entries\n");
 }
 
 #[test]
@@ -331,6 +334,23 @@ fn a_backup_takes_the_place_of_files_only() {
         let output = command().args(["backup", name, "--control-plane", dev.control()]).output().unwrap();
         assert!(output.status.success() && output.stdout.len() == whole.len(), "{name}: {output:?}");
     }
+}
+
+#[test]
+fn a_malformed_argument_is_told_once() {
+    let dev = Dev::start();
+    for args in [&["kill", FLAG, "--reason", ""][..], &["env", "create", "a b"], &["flag", "revert", FLAG, "--to", "0", "--reason", "x"]] {
+        dev.ask(args).refusal(1);
+    }
+}
+
+#[test]
+fn a_restore_that_has_nothing_to_ramp_names_the_flag() {
+    let dev = Dev::start();
+    dev.ask(&["kill", "ai_recommendations", "--reason", "x"]).ended(0);
+    let ran = dev.ask(&["restore", "ai_recommendations", "--reason", "x", "--percent", "5"]);
+    assert!(ran.stderr.contains("flags.ai_recommendations: found no split"), "{ran:?}");
+    ran.ended(1);
 }
 
 #[test]

@@ -53,6 +53,8 @@ fn a_kill_without_a_wait_says_the_revision_and_where_to_look() {
     );
     let standing = dev.ask(&["restore", FLAG, "--reason", "x"]).ended(0);
     assert!(standing.contains("is not killed"), "{standing}");
+    // It was never restored, so there is no revision that every pod could confirm.
+    assert_eq!(dev.ask(&["restore", FLAG, "--reason", "x", "--wait", "20s"]).ended(0), standing);
 }
 
 #[test]

@@ -152,6 +152,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
         (&["pods", "--control-plane", "https://127.0.0.1:1"], "TLS"),
         (&["pods", "--control-plane", "not an address"], "unix:/PATH"),
         (&["dev", "--pods", "0"], "1..=100"),
+        (&["watch", "--changes", "0"], "0 is not in 1.."),
         (&["bench", "evaluate", "--asked", "0"], "0 is not in 1.."),
         (&["bench", "evaluate", "--flags", "0"], "0 is not in 1.."),
         (&["bench", "evaluate", "--rounds", "0"], "0 is not in 1.."),
