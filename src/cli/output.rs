@@ -16,7 +16,7 @@ pub enum Format {
     /// For people. Colours only on a terminal, and not with NO_COLOR.
     #[default]
     Text,
-    /// One JSON value per line: one line for an answer, a line for each event of a stream. Errors too, on standard error.
+    /// One JSON value per line: one line for an answer, a line for each event of a stream. Errors too, on standard error, but not wrong usage.
     Json,
 }
 
