@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value as Json;
 use tonic::transport::{Channel, Endpoint};
 use yardarm::wire::v1::admin_client::AdminClient;
@@ -79,6 +79,14 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    /// Stops every thread of it. The signal is taken by one of them in its own time, and the others run on until then: this returns when the
+    /// last one stands.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let (_, status) = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
     }
 
     /// SIGTERM, and how it ended. One that does not end in time is killed and fails the test.

@@ -62,7 +62,7 @@ fn a_pod_that_does_not_answer_in_time_is_named() {
     let (dev, scratch) = (Dev::start(), Scratch::new());
     let frozen = Process::sidecar(dev.process.grpc(), Path::new(&scratch.path("frozen")), "frozen-pod");
     dev.wait_for_pods(2);
-    frozen.signal(Signal::STOP);
+    frozen.freeze();
     let text = dev.ask(&["kill", FLAG, "--reason", "x", "--wait", "300ms"]).ended(3);
     let lines: Vec<_> = text.lines().collect();
     assert!(is_summary(lines[0], "killed new_checkout_flow at revision 3", "1 of 2"), "{text}");
