@@ -1,6 +1,5 @@
 //! `yardarm backup` and `yardarm restore-backup`: everything that the control plane holds, in one file.
 
-use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use tokio_stream::StreamExt as _;
 use super::connect::{Author, ControlPlane};
 use super::exit::{Exit, Failure, Outcome, innermost};
 use super::output::{self, Out, count};
-use super::ready::beside;
+use super::replace::Replacement;
 use super::status;
 use crate::wire::v1::{BackupChunk, BackupRequest, RestoreBackupResponse};
 
@@ -21,7 +20,8 @@ const CHUNK: usize = 256 * 1024;
 pub struct Args {
     #[command(flatten)]
     control: ControlPlane,
-    /// Where to write it; `-` for standard output. An older file of this name is replaced when the new one is complete
+    /// Where to write it; `-` for standard output. An older file of this name is replaced when the new one is complete, also behind a link; a
+    /// pipe or a device is written to
     file: PathBuf,
 }
 
@@ -61,30 +61,23 @@ struct Restored {
 pub async fn run(args: Args, out: &mut Out) -> Outcome {
     let Args { control, file } = args;
     let mut chunks = control.connect().await?.backup(BackupRequest {}).await.map_err(status::of_control)?.into_inner();
-    if file.as_os_str() == "-" {
+    // After the bytes no line may follow.
+    if ["-", "/dev/stdout", "/dev/fd/1"].iter().any(|name| file.as_os_str() == *name) {
         while let Some(chunk) = chunks.next().await {
             out.bytes(&chunk.map_err(status::of_control)?.data)?;
         }
         return Ok(Exit::Done);
     }
     // A backup that broke off half-way must not take the place of an older one that is whole.
-    let partial = beside(&file);
     let unwritable = |error: io::Error| Failure::unable(format!("cannot write {}: {}", file.display(), innermost(&error)));
-    let mut target = File::create(&partial).map_err(unwritable)?;
-    let written = async {
-        let mut bytes = 0;
-        while let Some(chunk) = chunks.next().await {
-            let data = chunk.map_err(status::of_control)?.data;
-            target.write_all(&data).map_err(unwritable)?;
-            bytes += data.len() as u64;
-        }
-        target.sync_all().and_then(|()| std::fs::rename(&partial, &file)).map_err(unwritable)?;
-        Ok(bytes)
-    };
-    let bytes = written.await.inspect_err(|_| {
-        // The failure that is reported is the one that matters; a left-over partial file is only untidy.
-        let _ = std::fs::remove_file(&partial);
-    })?;
+    let mut target = Replacement::of(&file).map_err(unwritable)?;
+    let mut bytes = 0;
+    while let Some(chunk) = chunks.next().await {
+        let data = chunk.map_err(status::of_control)?.data;
+        target.write_all(&data).map_err(unwritable)?;
+        bytes += data.len() as u64;
+    }
+    target.finish().map_err(unwritable)?;
     out.answer(&Written { file, bytes }, |out, Written { file, bytes }| {
         out.line(format!("wrote {bytes} bytes to {}; bring them back with `yardarm restore-backup {0}`", file.display()))
     })?;
@@ -104,7 +97,7 @@ pub async fn restore(args: RestoreArgs, out: &mut Out) -> Outcome {
                 .map(|start| BackupChunk { data: data.slice(start..data.len().min(start + CHUNK)), intent: None }),
         )
         .collect();
-    let answer = admin.restore_backup(tokio_stream::iter(chunks)).await.map_err(status::of_control)?.into_inner();
+    let answer = admin.restore_backup(tokio_stream::iter(chunks)).await.map_err(status::of_change)?.into_inner();
     out.answer(&Restored::from(answer), |out, restored| {
         let Restored { environments, records, kills_kept, .. } = restored;
         if *kills_kept > 0 {

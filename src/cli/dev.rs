@@ -1,5 +1,6 @@
 //! `yardarm dev`: control plane, sidecars and sample flags in one process, to try everything on one machine.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,6 +76,10 @@ struct Ports {
     management_port: Option<u16>,
 }
 
+/// The ports that the parts of this process are to have, each with the part and the option that chose it.
+#[derive(Default)]
+struct Given(BTreeMap<u16, (String, &'static str)>);
+
 /// What a pasted command needs to say beyond its defaults.
 struct Commands {
     program: String,
@@ -93,8 +98,10 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     let Args { data, pods, flags, environment, ports, author, telemetry: _, ready } = args;
     let document = flags.as_deref().map(document).transpose()?;
     usable(&data)?;
-    let control_address = ports.control()?;
-    let pod_ports = (0..pods).map(|pod| ports.pod(pod)).collect::<Result<Vec<_>, _>>()?;
+    let mut given = Given::default();
+    let control_address = ports.control(&mut given)?;
+    let pod_ports = (0..pods).map(|pod| ports.pod(pod, &mut given)).collect::<Result<Vec<_>, _>>()?;
+    given.are_free()?;
 
     let control = control::Args { listen: control_address, data: data.clone(), ..control_defaults()? };
     let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
@@ -232,7 +239,7 @@ fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>,
     }
     let Some(first) = sidecars.first() else { return Ok(()) };
     let commands = Commands {
-        program: std::env::args().next().unwrap_or_else(|| "yardarm".to_owned()),
+        program: std::env::args_os().next().map_or_else(|| "yardarm".to_owned(), |path| for_shell(&path.to_string_lossy())),
         control: unless(control.grpc.port() == 8020, || format!(" --control-plane http://{}", control.grpc)),
         sidecar: unless(first.tcp.port() == 8013, || format!(" --sidecar {}", first.tcp)),
         environment: unless(environment == DEFAULT_ENVIRONMENT, || format!(" --env {environment}")),
@@ -244,6 +251,15 @@ fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>,
 
 fn unless(is_default: bool, option: impl FnOnce() -> String) -> String {
     if is_default { String::new() } else { option() }
+}
+
+/// A word as a shell takes it: a path may have a space in it.
+fn for_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 impl Commands {
@@ -259,19 +275,17 @@ impl Commands {
 }
 
 impl Ports {
-    fn control(&self) -> Result<SocketAddr, Failure> {
-        let address = local(self.control_port.or_else(|| self.usual(20)), "--control-port")?;
-        free(address, "the control plane", "--control-port or --port-base")?;
-        Ok(address)
+    fn control(&self, given: &mut Given) -> Result<SocketAddr, Failure> {
+        given.give(self.control_port.or_else(|| self.usual(20)), "the control plane".to_owned(), "--control-port")
     }
 
     /// Of the sidecar and of its management endpoints. `pod` counts from 0.
-    fn pod(&self, pod: u16) -> Result<(SocketAddr, SocketAddr), Failure> {
+    fn pod(&self, pod: u16, given: &mut Given) -> Result<(SocketAddr, SocketAddr), Failure> {
         let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
-        let serve = local(self.sidecar_port.or_else(|| self.usual(13)).and_then(further), "--sidecar-port")?;
-        let management = local(self.management_port.or_else(|| self.usual(14)).and_then(further), "--management-port")?;
-        free(serve, &format!("pod {}", pod + 1), "--sidecar-port or --port-base")?;
-        free(management, &format!("the management endpoints of pod {}", pod + 1), "--management-port or --port-base")?;
+        let serve = self.sidecar_port.or_else(|| self.usual(13)).and_then(further);
+        let serve = given.give(serve, format!("pod {}", pod + 1), "--sidecar-port")?;
+        let management = self.management_port.or_else(|| self.usual(14)).and_then(further);
+        let management = given.give(management, format!("the management endpoints of pod {}", pod + 1), "--management-port")?;
         Ok((serve, management))
     }
 
@@ -280,10 +294,31 @@ impl Ports {
     }
 }
 
-fn local(port: Option<u16>, option: &str) -> Result<SocketAddr, Failure> {
-    let port =
-        port.ok_or_else(|| Failure::unable(format!("there is no port beyond 65535; choose lower ones with --port-base or {option}")))?;
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+impl Given {
+    /// A port for one part and no other. (Two parts on one port would both find it free: nobody listens yet.) Port 0 is a different one each
+    /// time.
+    fn give(&mut self, port: Option<u16>, what: String, option: &'static str) -> Result<SocketAddr, Failure> {
+        let port =
+            port.ok_or_else(|| Failure::unable(format!("there is no port beyond 65535; choose lower ones with --port-base or {option}")))?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if port == 0 {
+            return Ok(address);
+        }
+        if let Some((other, chosen_by)) = self.0.get(&port) {
+            return Err(Failure::unable(format!(
+                "port {port} cannot be that of both {other} ({chosen_by}) and {what} ({option}); move one of them with its option"
+            )));
+        }
+        self.0.insert(port, (what, option));
+        Ok(address)
+    }
+
+    /// Refuses when another program has one of them.
+    fn are_free(&self) -> Result<(), Failure> {
+        self.0.iter().try_for_each(|(port, (what, option))| {
+            free(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)), what, &format!("{option} or --port-base"))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -296,13 +331,28 @@ mod tests {
 
     #[test]
     fn a_base_of_zero_lets_the_system_pick() {
-        assert_eq!(ports(0).control().map(|address| address.port()), Ok(0));
-        assert_eq!(ports(0).pod(3).map(|(serve, management)| (serve.port(), management.port())), Ok((0, 0)));
+        let given = &mut Given::default();
+        assert_eq!(ports(0).control(given).map(|address| address.port()), Ok(0));
+        for pod in [0, 3] {
+            assert_eq!(ports(0).pod(pod, given).map(|(serve, management)| (serve.port(), management.port())), Ok((0, 0)));
+        }
     }
 
     #[test]
     fn ports_beyond_the_last_one_are_refused() {
-        assert!(ports(65_530).control().is_err_and(|failure| failure.message.contains("--port-base")));
+        assert!(ports(65_530).control(&mut Given::default()).is_err_and(|failure| failure.message.contains("--port-base")));
+    }
+
+    #[test]
+    fn a_path_is_pasted_as_one_word() {
+        let said = |word| {
+            let shell = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", for_shell(word))]).output().unwrap();
+            String::from_utf8(shell.stdout).unwrap()
+        };
+        for word in ["target/release/yardarm", "/my programs/yardarm", "it's $HOME", "a;b", ""] {
+            assert_eq!(said(word), word);
+        }
+        assert_eq!(for_shell("target/release/yardarm"), "target/release/yardarm");
     }
 
     #[test]

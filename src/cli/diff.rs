@@ -11,26 +11,31 @@ use super::view::Change;
 /// Lines that stay the same and are shown round a change.
 const CONTEXT: usize = 3;
 
-/// One heading and its lines for each definition that changes.
 pub fn print(changes: &[Change], out: &mut Out) -> Result<(), Failure> {
+    lines(changes)?.into_iter().try_for_each(|line| out.line(line))
+}
+
+/// One heading and its lines for each definition that changes.
+pub fn lines(changes: &[Change]) -> Result<Vec<String>, Failure> {
+    let mut lines = Vec::new();
     for change in changes {
         let (sign, style) = match (&change.before, &change.after) {
             (Json::Null, _) => ('+', Style::new().green().bold()),
             (_, Json::Null) => ('-', Style::new().red().bold()),
             _ => ('~', Style::new().yellow().bold()),
         };
-        out.line(format!("{sign} {} {}", change.kind, change.key).style(style))?;
-        lines(&change.before, &change.after, out)?;
+        lines.push(format!("{sign} {} {}", change.kind, change.key).style(style).to_string());
+        compare(&change.before, &change.after, &mut lines)?;
     }
-    Ok(())
+    Ok(lines)
 }
 
-fn lines(before: &Json, after: &Json, out: &mut Out) -> Result<(), Failure> {
+fn compare(before: &Json, after: &Json, lines: &mut Vec<String>) -> Result<(), Failure> {
     let (before, after) = (yaml(before)?, yaml(after)?);
     let diff = TextDiff::from_lines(&before, &after);
     for (index, group) in diff.grouped_ops(CONTEXT).iter().enumerate() {
         if index > 0 {
-            out.line("    ...".dimmed())?;
+            lines.push("    ...".dimmed().to_string());
         }
         for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
             let (sign, style) = match change.tag() {
@@ -38,7 +43,7 @@ fn lines(before: &Json, after: &Json, out: &mut Out) -> Result<(), Failure> {
                 ChangeTag::Delete => ('-', Style::new().red()),
                 ChangeTag::Insert => ('+', Style::new().green()),
             };
-            out.line(format!("  {sign} {}", change.value().trim_end_matches('\n')).style(style))?;
+            lines.push(format!("  {sign} {}", change.value().trim_end_matches('\n')).style(style).to_string());
         }
     }
     Ok(())

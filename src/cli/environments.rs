@@ -75,12 +75,12 @@ pub async fn run(args: Args, out: &mut Out) -> Outcome {
         Command::List => list(&control, out).await,
         Command::Create { name, reason, author } => {
             let request = v1::CreateEnvironmentRequest { name: name.clone(), intent: Some(author.intends(reason, None)) };
-            let answer = control.connect().await?.create_environment(control.ask(request)).await.map_err(status::of_control)?;
+            let answer = control.connect().await?.create_environment(control.ask(request)).await.map_err(status::of_change)?;
             created(Created { environment: name, copied_from: None, position: answer.into_inner().position.into() }, out)
         }
         Command::Copy { from, to, reason, author } => {
             let request = v1::CopyEnvironmentRequest { from: from.clone(), to: to.clone(), intent: Some(author.intends(reason, None)) };
-            let answer = control.connect().await?.copy_environment(control.ask(request)).await.map_err(status::of_control)?;
+            let answer = control.connect().await?.copy_environment(control.ask(request)).await.map_err(status::of_change)?;
             created(Created { environment: to, copied_from: Some(from), position: answer.into_inner().position.into() }, out)
         }
     }

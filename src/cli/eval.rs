@@ -70,7 +70,8 @@ fn from_files(key: &str, context: &Context, files: &[PathBuf]) -> Result<Answer,
     let flags = Flags(compiled.collect());
     let flag = flags.flag(key).ok_or_else(|| {
         let known: Vec<_> = document.flags.keys().map(String::as_str).collect();
-        Failure::problem(format!("there is no flag `{key}` in these files; there are {}", known.join(", ")))
+        let known = if known.is_empty() { "they hold no flags".to_owned() } else { format!("there are {}", known.join(", ")) };
+        Failure::problem(format!("there is no flag `{key}` in these files; {known}"))
     })?;
     let decision = Decision::made_here(key, &flag.decide(context, &flags));
     Ok(Answer { decision, sidecar: None, explanation: Some(flag.explain(context, &flags)), remark: None })

@@ -17,6 +17,8 @@ use crate::wire::v1;
 
 /// The longest that the control plane waits for pods.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
+/// How often the progress is drawn anew when no pod answers.
+const TICK: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct KillArgs {
@@ -91,7 +93,7 @@ pub async fn kill(args: KillArgs, out: &mut Out) -> Outcome {
     let mut admin = control.connect().await?;
     let request =
         v1::KillFlagRequest { environment: environment.name.clone(), key: key.clone(), intent: Some(author.intends(reason, None)) };
-    let answer = admin.kill_flag(control.ask(request)).await.map_err(status::of_control)?.into_inner();
+    let answer = admin.kill_flag(control.ask(request)).await.map_err(status::of_change)?.into_inner();
     let done = Done {
         action: "killed",
         flag: key.clone(),
@@ -115,7 +117,7 @@ pub async fn restore(args: RestoreArgs, out: &mut Out) -> Outcome {
         percent,
         intent: Some(author.intends(reason, None)),
     };
-    let answer = admin.restore_flag(control.ask(request)).await.map_err(status::of_control)?.into_inner();
+    let answer = admin.restore_flag(control.ask(request)).await.map_err(status::of_change)?.into_inner();
     // With another percentage the definition changes too, and that travels in the log only.
     let urgent_key = if percent.is_some() { String::new() } else { key.clone() };
     let done = Done {
@@ -132,7 +134,9 @@ pub async fn restore(args: RestoreArgs, out: &mut Out) -> Outcome {
 
 /// Says what was done and, with `wait`, that every pod has it or which have not.
 async fn tell(admin: Admin, mut done: Done, urgent_key: String, wait: Option<Duration>, out: &mut Out) -> Outcome {
-    let Some(wait) = wait else {
+    // A flag that is not killed has no revision at which it was restored, so there is none to wait for and no success to tell of.
+    let is_idle = !done.changed && done.action == "restored";
+    let Some(wait) = wait.filter(|_| !is_idle) else {
         out.answer(&done, |out, done| match done.changed {
             true => out.line(format!("{}; see which pods have it with `yardarm pods`, or let --wait tell", done.sentence())),
             false => out.line(done.standing()),
@@ -180,13 +184,15 @@ async fn await_applied(mut admin: Admin, done: &Done, flag_key: String, wait: Du
     }
 }
 
-/// Drawn on standard error, and only when that is a terminal.
+/// Drawn on standard error, and only when that is a terminal. It ticks by itself, so that the time of a wait for a silent pod goes on.
 fn progress(out: &Out) -> ProgressBar {
     if out.is_json() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {pos} of {len} pods, {elapsed}").unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(0).with_style(style)
+    let bar = ProgressBar::new(0).with_style(style);
+    bar.enable_steady_tick(TICK);
+    bar
 }
 
 fn print(out: &mut Out, done: &Done, wait: Duration) -> Result<(), Failure> {
@@ -242,7 +248,10 @@ impl Done {
         let Self { action, flag, position, .. } = self;
         match *action {
             "killed" => format!("{flag} was killed already, at revision {}", position.revision),
-            _ => format!("{flag} is not killed, so there was nothing to restore (revision {})", position.revision),
+            _ => format!(
+                "{flag} is not killed, so there was nothing to restore (revision {}); `yardarm pods` shows what each pod holds",
+                position.revision
+            ),
         }
     }
 

@@ -22,6 +22,7 @@ mod kill;
 mod output;
 mod pods;
 mod ready;
+mod replace;
 mod replay;
 mod roles;
 mod status;

@@ -16,7 +16,7 @@ pub enum Format {
     /// For people. Colours only on a terminal, and not with NO_COLOR.
     #[default]
     Text,
-    /// One JSON value per line: one line for an answer, a line for each event of a stream. Errors too, on standard error.
+    /// One JSON value per line: one line for an answer, a line for each event of a stream. Errors too, on standard error, but not wrong usage.
     Json,
 }
 
@@ -75,13 +75,18 @@ pub fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+    if !asks(yes) {
         return Err(Failure::unable(format!("there is no terminal to ask on: say --yes to go on ({question})")));
     }
     match ask(question)? {
         true => Ok(()),
         false => Err(Failure::problem("declined; nothing was changed")),
     }
+}
+
+/// Whether [`confirm`] is going to ask.
+pub fn asks(yes: bool) -> bool {
+    !yes && io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Asks on the terminal; anything but yes is no.

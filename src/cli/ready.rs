@@ -1,13 +1,14 @@
 //! Where a process listens, told to whoever started it: a line on standard output, and a file for programs.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use super::exit::{Failure, innermost};
+use super::replace::Replacement;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -47,20 +48,15 @@ pub struct Sidecar {
 pub struct Announced(Option<PathBuf>);
 
 impl Args {
-    /// A reader sees the whole content or no file. What is there already and is not a regular file (a pipe, /dev/stdout) is written to.
+    /// A reader sees the whole content or no file. What is there already and is no file (a pipe, /dev/stdout) is written to.
     pub fn announce(&self, addresses: &Addresses) -> Result<Announced, Failure> {
         let Some(path) = &self.ready_file else { return Ok(Announced(None)) };
         let unwritable =
             |error: io::Error| Failure::unable(format!("cannot write the ready file {}: {}", path.display(), innermost(&error)));
         let mut line = serde_json::to_vec(addresses).map_err(|error| unwritable(error.into()))?;
         line.push(b'\n');
-        if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-            fs::write(path, line).map_err(unwritable)?;
-            return Ok(Announced(None));
-        }
-        let partial = beside(path);
-        fs::write(&partial, line).and_then(|()| fs::rename(&partial, path)).map_err(unwritable)?;
-        Ok(Announced(Some(path.clone())))
+        let mut target = Replacement::of(path).map_err(unwritable)?;
+        target.write_all(&line).and_then(|()| target.finish()).map(Announced).map_err(unwritable)
     }
 }
 
@@ -71,13 +67,6 @@ impl Drop for Announced {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-/// A name in the same folder, so that a rename is one step.
-pub fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

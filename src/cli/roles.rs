@@ -11,7 +11,7 @@ use super::output::Out;
 use super::ready::{self, Addresses};
 #[cfg(feature = "control")]
 use crate::control;
-use crate::lifecycle::{Shutdown, shut_down_on_signals};
+use crate::lifecycle::{Shutdown, shut_down_on_signals, when_owner_is_gone};
 use crate::{sidecar, telemetry};
 
 #[cfg(feature = "control")]
@@ -23,6 +23,8 @@ pub struct ControlArgs {
     ready: ready::Args,
     #[command(flatten)]
     telemetry: telemetry::Args,
+    #[command(flatten)]
+    owned: Owned,
 }
 
 #[derive(Debug, clap::Args)]
@@ -33,12 +35,23 @@ pub struct SidecarArgs {
     ready: ready::Args,
     #[command(flatten)]
     telemetry: telemetry::Args,
+    #[command(flatten)]
+    owned: Owned,
+}
+
+/// The servers of a benchmark are its own.
+#[derive(Debug, clap::Args)]
+struct Owned {
+    /// End in order when standard input is closed, as it is once whoever started this is gone
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 #[cfg(feature = "control")]
 pub fn control(args: ControlArgs, out: &mut Out) -> Outcome {
-    let ControlArgs { control, telemetry, ready } = args;
+    let ControlArgs { control, telemetry, ready, owned } = args;
     host(None, &telemetry, async |shutdown| {
+        owned.end_with_owner(&shutdown)?;
         free(control.listen, "the control plane", "--listen")?;
         let data = control.data.clone();
         let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
@@ -53,9 +66,10 @@ pub fn control(args: ControlArgs, out: &mut Out) -> Outcome {
 }
 
 pub fn sidecar(args: SidecarArgs, out: &mut Out) -> Outcome {
-    let SidecarArgs { sidecar, telemetry, ready } = args;
+    let SidecarArgs { sidecar, telemetry, ready, owned } = args;
     // Answers are given by threads of the sidecar's own; here run replication and the management endpoints.
     host(Some(2), &telemetry, async |shutdown| {
+        owned.end_with_owner(&shutdown)?;
         let (pod, environment, upstream) =
             (sidecar.upstream.pod.clone(), sidecar.upstream.environment.clone(), sidecar.upstream.control.clone());
         let sidecar::Running { tcp, uds, management, .. } = sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
@@ -121,6 +135,20 @@ pub fn unstartable(error: anyhow::Error) -> Failure {
         }
     }
     Failure::unable(line)
+}
+
+impl Owned {
+    fn end_with_owner(&self, shutdown: &Shutdown) -> Result<(), Failure> {
+        if !self.until_stdin_ends {
+            return Ok(());
+        }
+        let shutdown = shutdown.clone();
+        let end = move || {
+            tracing::info!("standard input was closed; shutting down");
+            shutdown.request();
+        };
+        when_owner_is_gone(end).map_err(|error| Failure::unable(format!("cannot wait for the end of standard input: {error}")))
+    }
 }
 
 impl Addresses {

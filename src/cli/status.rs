@@ -1,5 +1,7 @@
 //! gRPC errors in lines that people can act on: the message, the fields that are wrong, and when to try again.
 
+use std::error::Error as _;
+
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -8,6 +10,21 @@ use super::exit::{Failure, innermost};
 
 pub fn of_control(status: Status) -> Failure {
     failure("the control plane", status)
+}
+
+/// Of a call that changes something. A control plane carries out what it was asked for also when the answer does not reach anybody.
+pub fn of_change(status: Status) -> Failure {
+    let is_open = match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => true,
+        // The connection broke; a refusal has no source.
+        Code::Unavailable | Code::Unknown => status.source().is_some(),
+        _ => false,
+    };
+    let mut failure = of_control(status);
+    if is_open {
+        failure.message += "; the change may have been made all the same, see `yardarm audit`";
+    }
+    failure
 }
 
 pub fn of_sidecar(status: Status) -> Failure {
@@ -22,7 +39,7 @@ fn failure(whom: &str, status: Status) -> Failure {
         Code::DeadlineExceeded | Code::Cancelled => {
             Failure::unable(format!("{whom} did not answer in time; look whether it is well, or give it more with --timeout"))
         }
-        Code::Unavailable => match std::error::Error::source(&status) {
+        Code::Unavailable => match status.source() {
             Some(broken) => Failure::unable(format!("the connection to {whom} broke: {}; try again", innermost(broken))),
             None => Failure::unable(format!("{whom} cannot answer now: {message}")),
         },
@@ -56,7 +73,9 @@ fn details(status: &Status) -> Vec<String> {
         .map(|violation| format!("{}: {}", violation.subject, violation.description));
     let help = found.help().into_iter().flat_map(|help| &help.links).map(|link| format!("{}: {}", link.description, link.url));
     let retry = found.retry_info().and_then(|retry| retry.retry_delay).map(|delay| format!("try again in {}", rough(delay)));
-    fields.chain(preconditions).chain(quotas).chain(help).chain(retry).collect()
+    let all = fields.chain(preconditions).chain(quotas).chain(help).chain(retry);
+    // A message about one field is that field and what is wrong with it.
+    all.filter(|detail| detail != status.message()).collect()
 }
 
 /// Whether a write lost against another one: the revision that it expected is not the newest any more.
@@ -80,6 +99,25 @@ mod tests {
         assert_eq!(failure.exit, Exit::Problem);
         assert_eq!(failure.message, "2 problems");
         assert_eq!(failure.details, ["flags.a.rules[0].serve: no variant `on`", "one more"]);
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_said_again() {
+        let details = ErrorDetails::with_bad_request(vec![FieldViolation::new("to", "found \"a b\"")]);
+        let failure = failure("x", Status::with_error_details(Code::InvalidArgument, "to: found \"a b\"", details));
+        assert_eq!((failure.message.as_str(), failure.details), ("to: found \"a b\"", Vec::new()));
+    }
+
+    #[test]
+    fn a_change_without_an_answer_may_have_been_made() {
+        let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)));
+        for status in [Status::deadline_exceeded("x"), Status::cancelled("Timeout expired"), broken] {
+            assert!(!of_control(status.clone()).message.contains("audit"));
+            assert!(of_change(status).message.ends_with("see `yardarm audit`"));
+        }
+        for status in [Status::unavailable("draining"), Status::not_found("flag a; did you mean `b`?"), Status::aborted("changed")] {
+            assert!(!of_change(status).message.contains("audit"));
+        }
     }
 
     #[test]

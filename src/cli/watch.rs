@@ -42,7 +42,7 @@ pub struct Args {
     #[command(flatten)]
     context: context::Args,
     /// End after this many changes
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     changes: Option<u64>,
 }
 

@@ -1,6 +1,7 @@
 //! How a process becomes ready and how it ends: named readiness tokens, and a shutdown in four ordered, bounded phases.
 
 mod names;
+mod owner;
 mod readiness;
 mod signals;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use names::Names;
+pub use owner::when_owner_is_gone;
 pub use readiness::{Readiness, Token};
 pub use signals::shut_down_on_signals;
 

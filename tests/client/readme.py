@@ -34,8 +34,9 @@ def line_of(process):
 
 with tempfile.TemporaryDirectory(prefix="yardarm-") as directory:
     os.symlink(ROOT / "proto", f"{directory}/proto")
-    # tests/run has installed what the first line installs.
-    generate = [line for line in block("sh", "grpc_tools").splitlines() if not line.startswith("pip install ")]
+    # tests/run has made such an environment, and installed into it what the second line installs.
+    prepared = ("python3 -m venv ", "pip install ")
+    generate = [line for line in block("sh", "grpc_tools").splitlines() if not line.startswith(prepared)]
     assert len(generate) == 1, generate
     subprocess.run(["sh", "-c", generate[0]], cwd=directory, check=True)
     with Dev(YARDARM, f"{directory}/data") as dev:

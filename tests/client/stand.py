@@ -1,12 +1,19 @@
 """A `yardarm dev` for a test: on free ports, over a directory that the test owns, ended whatever happens."""
 
 import json
+import os
 import select
 import signal
 import subprocess
 
 # Reached only when a test fails.
 DEADLINE_S = 30
+
+
+def environment(**more):
+    """That of the test, without what it says of settings and colours: the tests say those themselves."""
+    ours = ("YARDARM_", "CLICOLOR", "NO_COLOR")
+    return {**{name: value for name, value in os.environ.items() if not name.startswith(ours)}, **more}
 
 
 class Dev:
@@ -17,7 +24,7 @@ class Dev:
         self.command = [yardarm, "dev", "--output", "json", "--port-base", "0", "--data", data]
 
     def __enter__(self):
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=environment())
         try:
             ready, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
             line = self.process.stdout.readline() if ready else ""
@@ -42,7 +49,7 @@ class Dev:
     def run(self, *arguments, code=0):
         """Runs a command of the executable against this `dev` and returns what it said, read as JSON."""
         command = [self.yardarm, *arguments, "--output", "json", "--control-plane", self.control]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S, env=environment())
         assert done.returncode == code, f"{' '.join(command)} ended with {done.returncode}, not {code}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else None
 

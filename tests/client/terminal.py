@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from stand import DEADLINE_S, Dev
+from stand import DEADLINE_S, Dev, environment
 
 YARDARM = sys.argv[1]
 FLAG = "new_checkout_flow"
@@ -18,10 +18,10 @@ ESCAPE = "\x1b["
 class Terminal:
     """A command on a terminal of its own."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, stdout=None, **more):
         self.master, slave = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm-256color", **environment}
-        self.process = subprocess.Popen([YARDARM, *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment)
+        said = environment(TERM="xterm-256color", **more)
+        self.process = subprocess.Popen([YARDARM, *arguments], stdin=slave, stdout=stdout or slave, stderr=slave, env=said)
         os.close(slave)
         self.said = ""
 
@@ -53,9 +53,9 @@ class Terminal:
 
 
 def colours(dev):
-    for environment, coloured in [({}, True), ({"NO_COLOR": "1"}, False)]:
-        terminal = Terminal("flag", "list", "--control-plane", dev.control, **environment)
-        assert terminal.end() == 0 and (ESCAPE in terminal.said) == coloured, (environment, terminal.said)
+    for more, coloured in [({}, True), ({"NO_COLOR": "1"}, False)]:
+        terminal = Terminal("flag", "list", "--control-plane", dev.control, **more)
+        assert terminal.end() == 0 and (ESCAPE in terminal.said) == coloured, (more, terminal.said)
     json = Terminal("flag", "list", "--control-plane", dev.control, "--output", "json")
     assert json.end() == 0 and ESCAPE not in json.said, json.said
 
@@ -63,6 +63,13 @@ def colours(dev):
 def questions(dev, file):
     """No is no, an empty line is no, yes is yes."""
     apply = ["flag", "apply", "-f", file, "--control-plane", dev.control]
+    # With JSON for a program, whoever is asked sees the difference all the same.
+    with tempfile.TemporaryFile() as answers:
+        terminal = Terminal(*apply, "--output", "json", stdout=answers)
+        terminal.until("Apply 1 change to environment default? [y/N] ")
+        assert "- owner: payments" in terminal.plain() and "+ owner: shop" in terminal.plain(), terminal.said
+        terminal.answer("n")
+        assert terminal.end() == 1 and os.fstat(answers.fileno()).st_size == 0, terminal.said
     for answer, code in [("n", 1), ("", 1), ("yes", 0)]:
         terminal = Terminal(*apply)
         terminal.until("Apply 1 change to environment default? [y/N] ")
@@ -89,6 +96,7 @@ def conflict(dev, file, other):
 def progress(dev):
     terminal = Terminal("kill", FLAG, "--reason", "x", "--wait", "10s", "--control-plane", dev.control)
     assert terminal.end() == 0, terminal.said
+    assert " of 1 pods, " in terminal.plain().split("killed new_checkout_flow")[0], terminal.said
     assert re.search(r"killed new_checkout_flow at revision \d+: applied on 1 of 1 pods, p50 ", terminal.plain()), terminal.said
 
 
@@ -96,7 +104,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="yardarm-") as directory, Dev(YARDARM, f"{directory}/data") as dev:
 
         def document(owner):
-            done = subprocess.run([YARDARM, "flag", "get", FLAG, "--control-plane", dev.control], capture_output=True, text=True, check=True)
+            command = [YARDARM, "flag", "get", FLAG, "--control-plane", dev.control]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
             path = f"{directory}/{owner}.yaml"
             with open(path, "w") as file:
                 file.write(re.sub(r"owner: \w+", f"owner: {owner}", done.stdout))

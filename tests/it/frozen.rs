@@ -44,7 +44,7 @@ async fn sidecars_of_a_frozen_control_plane_say_their_age_and_connect_anew() {
     let mut watch = within("a watch", sidecar.evaluation().watch_flags(request)).await.unwrap().into_inner();
     age(&mut watch, "fresh data", |age_ms| age_ms < 500).await;
 
-    control.signal(Signal::STOP);
+    control.freeze();
     age(&mut watch, "the age of a second", |age_ms| age_ms >= 1_000).await;
     within("the silence is taken for a loss", async {
         while metric(&sidecar, "reconnects_total{reason=\"silent\"}").await < 1.0 {

@@ -191,7 +191,7 @@ async fn a_pod_that_is_silent_is_named() {
     let control = Process::control(&directory.path().join("control"));
     apply(&control, DOCUMENT).await;
     let pods = pods(&control, directory.path()).await;
-    pods[1].process.signal(rustix::process::Signal::STOP);
+    pods[1].process.freeze();
     let revision = kill(&control, "checkout").await;
     let request = AwaitAppliedRequest { environment: "default".into(), revision, flag_key: "checkout".into(), timeout_ms: 1_500 };
     let mut progress = control.admin().await_applied(request).await.unwrap().into_inner();

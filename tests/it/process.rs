@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use serde_json::Value as Json;
 use tonic::transport::{Channel, Endpoint};
 use yardarm::wire::v1::admin_client::AdminClient;
@@ -81,6 +81,14 @@ impl Process {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Stops every thread of it. The signal is taken by one of them in its own time, and the others run on until then: this returns when the
+    /// last one stands.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let (_, status) = waitpid(Some(Pid::from_child(&self.child)), WaitOptions::UNTRACED).unwrap().unwrap();
+        assert!(status.stopped(), "{status:?}");
+    }
+
     /// SIGTERM, and how it ended. One that does not end in time is killed and fails the test.
     pub fn stop(mut self) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -112,10 +120,11 @@ impl Drop for Process {
     }
 }
 
-/// `yardarm`, without what the environment of the test says of itself.
+/// `yardarm`, without what the environment of the test says of its settings and colours.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_yardarm"));
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("YARDARM_"));
+    let is_ours = |name: &str| ["YARDARM_", "CLICOLOR", "NO_COLOR"].iter().any(|ours| name.starts_with(ours));
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(&name.to_string_lossy()));
     ours.for_each(|name| {
         command.env_remove(name);
     });

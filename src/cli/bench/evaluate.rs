@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::floor::{self, ping_pong};
+use super::from_one;
 use super::http2::Question;
 use super::load::{Load, Outcome, Traffic, framed};
 use super::process::{Server, on_core};
@@ -32,19 +33,19 @@ pub struct Args {
     transports: Vec<Transport>,
 
     /// Flags that the sidecar holds
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = from_one())]
     flags: usize,
 
     /// Of these, how many the questions go over: what one application asks for. With all of them, every answer comes from cold memory
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = from_one())]
     asked: usize,
 
     /// Times that everything is measured, one after the other
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = from_one())]
     rounds: usize,
 
     /// Milliseconds that each run is measured, after a fifth of that to warm up
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     milliseconds: u64,
 
     /// Where the servers keep their data [default: the directory of temporary files]
@@ -97,7 +98,12 @@ struct Scene {
 
 pub fn run(args: Args) -> anyhow::Result<Report> {
     let Args { methods, depths, transports, flags, asked, rounds, milliseconds, dir } = args;
-    let or_all = |given: Vec<Method>| if given.is_empty() { Method::ALL.to_vec() } else { given };
+    let methods = if methods.is_empty() { Method::ALL.to_vec() } else { methods };
+    let asked = asked.min(flags);
+    ensure!(
+        asked >= BATCH || !methods.contains(&Method::Batch),
+        "a batch asks for {BATCH} flags at once, and there are {asked}: give --flags and --asked {BATCH} or more, or other methods with --method"
+    );
     let transports = if transports.is_empty() { vec![Transport::Tcp, Transport::Socket] } else { transports };
     let measured = Duration::from_millis(milliseconds);
 
@@ -105,11 +111,11 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
     let control = world.control()?;
     control.apply_flags(flags)?;
     let scene = Scene::set(&world, world.sidecar("pod-0", &control, &[])?)?;
-    let runs = plan(&or_all(methods), &depths, &transports);
+    let runs = plan(&methods, &depths, &transports);
     let mut results: BTreeMap<Run, Vec<Outcome>> = BTreeMap::new();
     for _ in 0..rounds {
         for run in &runs {
-            let outcome = on_core(world.client_core(), || scene.measure(*run, asked.min(flags), measured)).with_context(|| run.name())?;
+            let outcome = on_core(world.client_core(), || scene.measure(*run, asked, measured)).with_context(|| run.name())?;
             results.entry(*run).or_default().push(outcome);
         }
     }

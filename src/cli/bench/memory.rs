@@ -6,13 +6,16 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::flags;
+use super::from_one;
 use super::process::on_core;
 use super::report::{Figure, Machine, Report, Row};
 use super::socket::Address;
 use super::watchers::Watchers;
 use super::world::{Control, Sidecar, World, wait};
 
-const MIB: f64 = 1024.0 * 1024.0;
+/// The bars are in these, and not in MiB and KiB.
+const MB: f64 = 1e6;
+const KB: f64 = 1e3;
 /// The allocator gives back what a start leaves behind after ten seconds.
 const SETTLE: Duration = Duration::from_secs(12);
 
@@ -22,11 +25,11 @@ const FEW: usize = 10;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Flags that the sidecar holds
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = from_one())]
     flags: usize,
 
     /// Watchers: on connections of their own, and multiplexed on as few as a hundred a connection allow
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_parser = from_one())]
     watchers: usize,
 
     /// Where the servers keep their data [default: the directory of temporary files]
@@ -43,13 +46,13 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
     // Watchers among few flags: what is left over from loading many could take them in unseen.
     control.apply_flags(FEW)?;
     let own = per_watcher(&world, &control, "own", watchers, 1)?;
-    let multiplexed = per_watcher(&world, &control, "multiplexed", watchers.div_ceil(100), 100)?;
+    let multiplexed = per_watcher(&world, &control, "multiplexed", watchers, 100)?;
     control.apply_flags(flags)?;
     let synced = settled(world.sidecar("full", &control, &[])?)?;
     let restarted = settled(world.sidecar("full", &control, &[])?)?;
     let changed = after_changes(&world, &control)?;
 
-    let row = |what: &str, bytes: f64| Row { what: what.to_owned(), values: vec![("MiB", bytes / MIB)] };
+    let row = |what: &str, bytes: f64| Row { what: what.to_owned(), values: vec![("MB", bytes / MB)] };
     Ok(Report {
         benchmark: "memory",
         method: format!("VmRSS of a sidecar {} ms after it was ready", SETTLE.as_millis()),
@@ -61,10 +64,10 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
             row(&format!("{flags} flags after 200 changes"), changed),
         ],
         figures: vec![
-            Figure::new("idle", idle / MIB, "MiB", Some(15.0)),
-            Figure::new(format!("{flags} realistic flags, in all"), synced.max(restarted).max(changed) / MIB, "MiB", Some(30.0)),
-            Figure::new("a watcher on its own connection", own / 1024.0, "KiB", Some(48.0)),
-            Figure::new("a watcher among 100 on a connection", multiplexed / 1024.0, "KiB", Some(9.0)),
+            Figure::new("idle", idle / MB, "MB", Some(15.0)),
+            Figure::new(format!("{flags} realistic flags, in all"), synced.max(restarted).max(changed) / MB, "MB", Some(30.0)),
+            Figure::new("a watcher on its own connection", own / KB, "KB", Some(48.0)),
+            Figure::new("a watcher among 100 on a connection", multiplexed / KB, "KB", Some(9.0)),
         ],
     })
 }
@@ -89,8 +92,7 @@ fn after_changes(world: &World, control: &Control) -> anyhow::Result<f64> {
 }
 
 /// What one watcher adds once it has its snapshot, in bytes.
-fn per_watcher(world: &World, control: &Control, pod: &str, connections: usize, streams: usize) -> anyhow::Result<f64> {
-    let count = connections * streams;
+fn per_watcher(world: &World, control: &Control, pod: &str, count: usize, streams: usize) -> anyhow::Result<f64> {
     let room = ["--max-connections".to_owned(), (count + 100).to_string(), "--max-watchers".to_owned(), (count + 100).to_string()];
     let sidecar = world.sidecar(pod, control, &room)?;
     std::thread::sleep(SETTLE);
@@ -98,10 +100,10 @@ fn per_watcher(world: &World, control: &Control, pod: &str, connections: usize, 
     let after = on_core(world.client_core(), || {
         let addresses = [Address::Tcp(sidecar.tcp)];
         wait(LocalSet::new().run_until(async {
-            let mut watchers = Watchers::open(&addresses, connections, streams, 0, &flags::key(0)).await?;
+            let mut watchers = Watchers::open(&addresses, count, streams, 0, &flags::key(0)).await?;
             let mut admin = control.admin().await?;
-            // Everything that a watcher ever needs is there once it has been told of a change.
-            let revision = super::propagate::change(&mut admin, connections).await?;
+            // Everything that a watcher ever needs is there once it has been told of a change, which each pod gets another of.
+            let revision = super::propagate::change(&mut admin, streams).await?;
             watchers.everyone(revision).await?;
             sidecar.server.resident_bytes()
         }))

@@ -2,6 +2,7 @@
 //! method and the figures.
 
 use clap::Subcommand;
+use clap::builder::RangedU64ValueParser;
 use prost::Message as _;
 
 use super::exit::{Exit, Failure, Outcome};
@@ -12,6 +13,7 @@ mod evaluate;
 pub mod flags;
 mod floor;
 mod http2;
+mod interrupted;
 mod load;
 mod memory;
 mod process;
@@ -30,7 +32,7 @@ pub struct Args {
     #[command(subcommand)]
     command: Command,
 
-    /// Exit with code 1 when a figure misses its bar
+    /// Exit with code 1 when a figure misses its bar, and with 2 when nothing that was measured has one
     #[arg(long, global = true)]
     check: bool,
 }
@@ -90,6 +92,11 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
         Command::Floor { floor } => return floor::serve(floor).map(|()| Exit::Done).map_err(unable),
     };
     report.map_err(unable)?.print(out, check)
+}
+
+/// Counts of what is measured: with none of it there is no figure.
+fn from_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
 }
 
 fn unable(error: anyhow::Error) -> Failure {

@@ -45,7 +45,8 @@ pub fn on_core<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A child process that is stopped when it is dropped.
+/// A child process that is stopped when it is dropped. Its standard input is a pipe that only this process holds the other end of, and
+/// every server of a benchmark ends with it: also when nothing is dropped, because the benchmark was killed.
 #[derive(Debug)]
 pub struct Server {
     name: String,

@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use super::arrivals::now_us;
 use super::flags;
 use super::floor::fan_out::FanOut;
+use super::from_one;
 use super::process::on_core;
 use super::report::{Figure, Machine, Report, Row};
 use super::socket::Address;
@@ -34,27 +35,27 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Sidecars that follow the control plane
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = from_one())]
     pods: usize,
 
-    /// Watchers, spread over the pods; several counts are measured one after the other
-    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000])]
+    /// Watchers that are measured, spread over the pods; several counts are measured one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1000], value_parser = from_one())]
     watchers: Vec<usize>,
 
-    /// Of these, how many per cent stop reading; the others are measured
+    /// Besides these, so many per cent of their number that stop reading
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=99))]
     stalled: u8,
 
     /// Watches on one connection
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = from_one())]
     streams: usize,
 
     /// Flags that the environment holds
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = from_one())]
     flags: usize,
 
     /// Changes that are measured, and kills
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = from_one())]
     rounds: usize,
 
     /// Where the servers keep their data [default: the directory of temporary files]
@@ -81,23 +82,24 @@ struct Rounds {
 
 pub fn run(args: Args) -> anyhow::Result<Report> {
     let Args { pods, watchers, stalled, streams, flags, rounds, dir } = args;
-    ensure!(pods > 0 && streams > 0 && rounds > 0 && flags > 0, "--pods, --streams, --rounds and --flags are 1 or more");
     let world = World::create(dir.as_deref())?;
     let control = world.control()?;
     control.apply_flags(flags)?;
     let mut report = Report {
         benchmark: "propagate",
         method: format!(
-            "{pods} pods, {flags} flags, {streams} watches a connection, {stalled} % of the watchers stalled, {rounds} rounds of one change, one \
-             kill, one restore and one floor"
+            "{pods} pods, {flags} flags, {streams} watches a connection, {stalled} % more that have stopped reading, {rounds} rounds of one \
+             change, one kill, one restore and one floor"
         ),
         machine: Machine::look(world.cores),
         rows: Vec::new(),
         figures: Vec::new(),
     };
     for count in watchers {
-        let found = on_core(world.client_core(), || measure(&world, &control, &Sizes { pods, count, stalled, streams, rounds }))
-            .with_context(|| format!("{count} watchers"))?;
+        let found = on_core(world.client_core(), || {
+            measure(&world, &control, &Sizes { pods, count, stalled: count * usize::from(stalled) / 100, streams, rounds })
+        })
+        .with_context(|| format!("{count} watchers"))?;
         let own_connections = streams == 1;
         describe(&mut report, count, pods, own_connections, found)?;
     }
@@ -107,15 +109,15 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
 struct Sizes {
     pods: usize,
     count: usize,
-    stalled: u8,
+    stalled: usize,
     streams: usize,
     rounds: usize,
 }
 
 fn measure(world: &World, control: &Control, sizes: &Sizes) -> anyhow::Result<Rounds> {
     // Fresh processes: what an earlier group left in the allocator would count as memory of this one, or hide it.
-    let room =
-        ["--max-connections".to_owned(), (sizes.count + 100).to_string(), "--max-watchers".to_owned(), (sizes.count + 100).to_string()];
+    let most = (sizes.count + sizes.stalled + 100).to_string();
+    let room = ["--max-connections".to_owned(), most.clone(), "--max-watchers".to_owned(), most];
     let sidecars =
         (0..sizes.pods).map(|pod| world.sidecar(&format!("pod-{}-{pod}", sizes.count), control, &room)).collect::<Result<Vec<_>, _>>()?;
     let work = LocalSet::new();
@@ -126,12 +128,11 @@ fn measure(world: &World, control: &Control, sizes: &Sizes) -> anyhow::Result<Ro
 
 async fn rounds(world: &World, control: &Control, sidecars: &[Sidecar], sizes: &Sizes) -> anyhow::Result<Rounds> {
     let mut found = Rounds::default();
-    let stalled = sizes.count * usize::from(sizes.stalled) / 100;
-    let connections = (sizes.count - stalled).div_ceil(sizes.streams);
+    let &Sizes { count, stalled, streams, .. } = sizes;
     let addresses: Vec<_> = sidecars.iter().map(|sidecar| Address::Tcp(sidecar.tcp)).collect();
 
     let before = resident_bytes(sidecars)?;
-    let mut watchers = Watchers::open(&addresses, connections, sizes.streams, stalled, &flags::key(FLAG)).await?;
+    let mut watchers = Watchers::open(&addresses, count, streams, stalled, &flags::key(FLAG)).await?;
     found.stream_bytes = resident_bytes(sidecars)?.saturating_sub(before) as f64 / (watchers.reading + stalled) as f64;
 
     let mut admin = control.admin().await?;
@@ -141,7 +142,7 @@ async fn rounds(world: &World, control: &Control, sidecars: &[Sidecar], sizes: &
         watchers.everyone(revision).await?;
     }
     found.change_bytes = watchers.change()?.1;
-    let mut floor = FanOut::start(sizes.count, found.change_bytes, world.server_core(), &world.dir).await?;
+    let mut floor = FanOut::start(count, found.change_bytes, world.server_core(), &world.dir).await?;
     let disk = File::create(world.dir.join("fsync")).context("cannot write into the directory of the benchmark")?;
     for round in 0..sizes.rounds {
         one_change(&mut found, &mut admin, &mut watchers, sidecars, round).await?;
@@ -274,7 +275,7 @@ fn describe(report: &mut Report, count: usize, pods: usize, own_connections: boo
     report.figures.push(Figure::new(format!("last of {count} watchers / write() loop to as many"), ratio, "ratio", bar(1.5)));
     let cpu = median(found.cpu_of_delivery.iter().copied()).unwrap_or_default();
     report.figures.push(Figure::new(format!("CPU per delivery to {count} watchers"), cpu, "us", None));
-    report.figures.push(Figure::new(format!("memory per stream of {count} watchers"), found.stream_bytes / 1024.0, "KiB", None));
+    report.figures.push(Figure::new(format!("memory per stream of {count} watchers"), found.stream_bytes / 1e3, "KB", None));
     report.figures.push(Figure::new("bytes of a change on the wire to a watcher", found.change_bytes as f64, "B", None));
     Ok(())
 }

@@ -46,7 +46,7 @@ impl Method {
         })
     }
 
-    /// Questions about `flags` flags, spread over all of them and over as many users.
+    /// Questions about `flags` flags (a batch: [`BATCH`] or more), spread over all of them and over as many users.
     pub fn traffic(self, flags: usize) -> Traffic {
         // A step that is prime to any count that people would choose walks over all flags and not over the first ones.
         let flag = |number: usize| number * 7919 % flags;
@@ -57,7 +57,7 @@ impl Method {
             }
             Self::Batch => {
                 let messages = (0..QUESTIONS).map(|number| {
-                    let keys = (0..BATCH.min(flags)).map(|at| flags::key((flag(number) + at) % flags)).collect();
+                    let keys = (0..BATCH).map(|at| flags::key((flag(number) + at) % flags)).collect();
                     let selector = v1::FlagSelector { keys, ..Default::default() };
                     EvaluateBatchRequest { selector: Some(selector), context: Some(context(number)) }.encode_to_vec()
                 });

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::process::Cores;
-use crate::cli::exit::{Exit, Outcome};
+use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output::Out;
 use crate::cli::table::{Rows, alarming, plain};
 
@@ -62,7 +62,7 @@ impl Machine {
 }
 
 impl Report {
-    /// Prints it. With `check`, a missed bar is bad news for the shell too.
+    /// Prints it. With `check`, a missed bar is bad news for the shell too, and so is a report that no bar applies to.
     pub fn print(&self, out: &mut Out, check: bool) -> Outcome {
         out.answer(self, |out, report| {
             let Machine { cores, pinned, load_average } = report.machine;
@@ -85,8 +85,17 @@ impl Report {
             }
             figures.print(out)
         })?;
-        let missed = self.figures.iter().any(|figure| figure.passes == Some(false));
-        Ok(if check && missed { Exit::Problem } else { Exit::Done })
+        if check { self.verdict() } else { Ok(Exit::Done) }
+    }
+
+    fn verdict(&self) -> Outcome {
+        let mut verdicts = self.figures.iter().filter_map(|figure| figure.passes).peekable();
+        if verdicts.peek().is_none() {
+            return Err(Failure::unable(
+                "nothing that was measured has a bar, so there is nothing to --check; measure more of what the defaults do",
+            ));
+        }
+        Ok(if verdicts.all(|passes| passes) { Exit::Done } else { Exit::Problem })
     }
 }
 
@@ -97,7 +106,7 @@ impl Row {
     }
 }
 
-fn print_rows(rows: &[Row], out: &mut Out) -> Result<(), crate::cli::exit::Failure> {
+fn print_rows(rows: &[Row], out: &mut Out) -> Result<(), Failure> {
     let columns = rows.first().map(|row| row.values.iter().map(|(column, _)| *column)).into_iter().flatten();
     let width = rows.iter().map(|row| row.what.len()).max().unwrap_or(0);
     out.line(columns.fold(format!("{:width$}", ""), |line, column| line + &format!("  {column:>12}")))?;
@@ -145,5 +154,17 @@ mod tests {
         assert_eq!(Figure::new("a", 1.8, "ratio", Some(1.8)).passes, Some(true));
         assert_eq!(Figure::new("a", 1.81, "ratio", Some(1.8)).passes, Some(false));
         assert_eq!(Figure::new("a", 1.81, "ratio", None).passes, None);
+    }
+
+    #[test]
+    fn a_check_of_nothing_is_no_success() {
+        let verdict = |bars: &[Option<f64>]| {
+            let figures = bars.iter().map(|bar| Figure::new("a", 1.0, "ratio", *bar)).collect();
+            Report { benchmark: "a", method: String::new(), machine: Machine::look(None), rows: Vec::new(), figures }.verdict()
+        };
+        assert_eq!(verdict(&[Some(1.0), None]), Ok(Exit::Done));
+        assert_eq!(verdict(&[Some(1.0), Some(0.9)]), Ok(Exit::Problem));
+        assert_eq!(verdict(&[None]).map_err(|failure| failure.exit), Err(Exit::Unable));
+        assert_eq!(verdict(&[]).map_err(|failure| failure.exit), Err(Exit::Unable));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use prost::Message as _;
 
+use super::from_one;
 use super::http2::{Connection, Event, Window};
 use super::load::{framed, unframed};
 use super::process::{Server, on_core};
@@ -22,11 +23,11 @@ const SERVES_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Flags that the sidecar holds
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = from_one())]
     flags: usize,
 
     /// Restarts
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = from_one())]
     rounds: usize,
 
     /// Where the servers keep their data [default: the directory of temporary files]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use tokio::task::LocalSet;
 
 use super::flags;
+use super::from_one;
 use super::propagate::change;
 use super::socket::Address;
 use super::watchers::Watchers;
@@ -20,11 +21,11 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     control: String,
 
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = from_one())]
     watchers: usize,
 
     /// Changes, each made when every watcher has heard of the one before
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = from_one())]
     changes: usize,
 }
 

@@ -43,9 +43,9 @@ pub struct Seen {
 }
 
 impl Watchers {
-    /// Opens `streams` watches of `flag_key` on each of `connections` connections to each address; `stalled` connections more stop
-    /// reading at once. Returns when every reader holds its snapshot.
-    pub async fn open(addresses: &[Address], connections: usize, streams: usize, stalled: usize, flag_key: &str) -> anyhow::Result<Self> {
+    /// Opens `reading` watches of `flag_key`, up to `streams` of them on a connection, spread over the addresses; `stalled` connections more
+    /// stop reading at once. Returns when every reader holds its snapshot.
+    pub async fn open(addresses: &[Address], reading: usize, streams: usize, stalled: usize, flag_key: &str) -> anyhow::Result<Self> {
         let request = WatchFlagsRequest {
             selector: Some(FlagSelector { keys: vec![flag_key.to_owned()], ..Default::default() }),
             detail: Detail::Definitions.into(),
@@ -53,7 +53,6 @@ impl Watchers {
             ..Default::default()
         };
         let body: Rc<[u8]> = framed(&request.encode_to_vec()).into();
-        let reading = connections * streams;
         let mut watchers = Self { reading, seen: Rc::default(), connections: JoinSet::new(), stalled: Vec::new() };
         watchers.seen.snapshots.expect(reading);
         watchers.seen.changes.expect(reading);
@@ -61,7 +60,8 @@ impl Watchers {
         for address in turns().take(stalled) {
             watchers.stalled.push(stall(address, &body).await?);
         }
-        for address in turns().take(connections) {
+        for (address, first) in turns().zip((0..reading).step_by(streams)) {
+            let streams = streams.min(reading - first);
             let socket = Socket::connect(address).await.with_context(|| format!("cannot connect to {address:?}"))?;
             watchers.connections.spawn_local(read(socket, streams, Rc::clone(&body), Rc::clone(&watchers.seen)));
         }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tonic::transport::Channel;
 
 use super::flags;
+use super::interrupted::leave_nothing_behind;
 use super::process::{Cores, Server};
 use super::socket::Address;
 use crate::control::DEFAULT_ENVIRONMENT;
@@ -54,6 +55,7 @@ impl World {
         // Each watcher is a file here and one in the sidecar, which inherits this.
         raise_open_files()?;
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        leave_nothing_behind(dir.clone()).context("cannot listen for signals")?;
         Ok(Self { dir, cores: Cores::choose() })
     }
 
@@ -68,7 +70,7 @@ impl World {
     /// Starts a control plane; an earlier one's data is found again.
     pub fn control(&self) -> anyhow::Result<Control> {
         let data = self.dir.join("control").display().to_string();
-        let args = ["control", "--output", "json", "--listen", ANY_PORT, "--data", &data];
+        let args = ["control", "--until-stdin-ends", "--output", "json", "--listen", ANY_PORT, "--data", &data];
         let mut server = Server::start("control", &args, self.client_core(), &self.dir)?;
         let addresses: Addresses = said(&mut server)?;
         let grpc = addresses.control.context("the control plane did not say where it listens")?.grpc;
@@ -91,7 +93,7 @@ impl World {
         .into_iter()
         .flat_map(|(name, value)| [name.to_owned(), value])
         .collect();
-        args.insert(0, "sidecar".to_owned());
+        args.splice(0..0, ["sidecar", "--until-stdin-ends"].map(str::to_owned));
         args.extend_from_slice(options);
         let mut server = Server::start(pod, &args, self.server_core(), &self.dir)?;
         let addresses: Addresses = said(&mut server)?;

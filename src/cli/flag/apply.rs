@@ -80,6 +80,10 @@ pub async fn run(target: Target, args: Args, out: &mut Out) -> Outcome {
         out.answer(&applied, print)?;
         return Ok(Exit::Done);
     }
+    // Nobody says yes to what they have not seen. Standard output is for the program.
+    if out.is_json() && output::asks(yes) {
+        diff::lines(&applied.changes)?.into_iter().for_each(|line| out.note(line));
+    }
     output::confirm(yes, &format!("Apply {} to environment {}?", count(applied.changes.len(), "change"), environment.name))?;
     // What is committed is what was shown: a change in between is a conflict.
     match plan.commit(&mut admin, seen.revision).await {
@@ -88,7 +92,7 @@ pub async fn run(target: Target, args: Args, out: &mut Out) -> Outcome {
             applied.changed = answer.changed;
         }
         Err(conflict) if status::is_conflict(&conflict) => return Err(plan.explain(&mut admin, conflict, out).await),
-        Err(other) => return Err(plan.refusal(other)),
+        Err(other) => return Err(plan.refusal(other, status::of_change)),
     }
     out.answer(&applied, print)?;
     Ok(Exit::Done)
@@ -106,7 +110,7 @@ impl Plan<'_> {
     }
 
     async fn preview(&self, admin: &mut Admin) -> Result<(Position, Vec<Change>), Failure> {
-        let answer = admin.apply(self.request(true, None)).await.map_err(|status| self.refusal(status))?.into_inner();
+        let answer = admin.apply(self.request(true, None)).await.map_err(|status| self.refusal(status, status::of_control))?.into_inner();
         let changes = answer.changes.into_iter().map(Change::try_from).collect::<Result<_, _>>()?;
         Ok((answer.position.into(), changes))
     }
@@ -115,13 +119,13 @@ impl Plan<'_> {
         admin.apply(self.request(false, Some(expect))).await.map(tonic::Response::into_inner)
     }
 
-    /// Problems that the control plane found, at their lines in the files.
-    fn refusal(&self, status: Status) -> Failure {
+    /// Problems that the control plane found, at their lines in the files; anything else as `other` tells it.
+    fn refusal(&self, status: Status, other: fn(Status) -> Failure) -> Failure {
         let found = status.get_error_details();
         let violations = found.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
         let is_in_document = |field: &str| field.starts_with("flags.") || field.starts_with("segments.");
         if status.code() != Code::InvalidArgument || !violations.iter().any(|violation| is_in_document(&violation.field)) {
-            return status::of_control(status);
+            return other(status);
         }
         let mut problems = Problems::default();
         for violation in violations {

@@ -63,7 +63,7 @@ pub async fn delete(target: Target, args: DeleteArgs, out: &mut Out) -> Outcome 
         intent: Some(author.intends(reason, None)),
         kind: item.kind().into(),
     };
-    let answer = admin.delete_flag(control.ask(request)).await.map_err(status::of_control)?;
+    let answer = admin.delete_flag(control.ask(request)).await.map_err(status::of_change)?;
     done("deleted", item, environment.name, answer.into_inner(), out)
 }
 
@@ -78,7 +78,7 @@ pub async fn revert(target: Target, args: RevertArgs, out: &mut Out) -> Outcome 
         intent: Some(author.intends(reason, None)),
         kind: item.kind().into(),
     };
-    let answer = control.connect().await?.revert_flag(control.ask(request)).await.map_err(status::of_control)?;
+    let answer = control.connect().await?.revert_flag(control.ask(request)).await.map_err(status::of_change)?;
     done("reverted", item, environment.name, answer.into_inner(), out)
 }
 

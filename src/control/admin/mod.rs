@@ -178,9 +178,14 @@ impl v1::admin_server::Admin for Admin {
             environment.as_ref().is_none_or(|environment| record.environment == *environment)
                 && flag.as_ref().is_none_or(|flag| record.changes.iter().any(|touched| is_about(flag, &touched.item)))
         });
+        let records = records.await.map_err(status)?;
+        // No entries of a name that nobody ever used is a mistake, and not an answer.
+        if let Some(environment) = environment.as_ref().filter(|_| records.is_empty()) {
+            self.ledger.ensure_known(environment).await.map_err(status)?;
+        }
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for record in records.await.map_err(status)? {
+        for record in records {
             let changes = item_changes(&self.ledger, &record).await.map_err(status)?;
             bytes += changes.iter().map(|change| change.key.len() + change.before.len() + change.after.len()).sum::<usize>();
             if bytes > ANSWER_BYTES && !entries.is_empty() {

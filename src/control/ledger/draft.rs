@@ -114,7 +114,10 @@ impl Ledger {
         let (standing, basis, seen, revision) = self.look(name, |state| {
             let found = state.items.get(&item).ok_or_else(|| unknown_item(name, state, &item))?;
             let definitions = match percent {
-                Some(percent) => vec![Definition::flag(flag.to_owned(), Flag::from_json(&found.definition)?.with_percent(percent)?)],
+                Some(percent) => {
+                    let ramped = Flag::from_json(&found.definition)?.with_percent(percent);
+                    vec![Definition::flag(flag.to_owned(), ramped.map_err(|problems| problems.under(&format!("flags.{flag}")))?)]
+                }
                 None => Vec::new(),
             };
             let standing = state.kills.get(flag).cloned();

@@ -132,6 +132,14 @@ impl Ledger {
         }
     }
 
+    /// Refuses a name that no environment has or ever had: one that a restored backup did not have is gone, and its records are there.
+    pub async fn ensure_known(&self, environment: &str) -> Result<(), Error> {
+        if self.shared(environment).is_some() || !self.audit(None, 1, |record| record.environment == environment).await?.is_empty() {
+            return Ok(());
+        }
+        Err(self.unknown_environment(environment))
+    }
+
     /// Audit records before `before_seq`, newest first, that `select` takes.
     pub async fn audit(
         &self,

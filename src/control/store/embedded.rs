@@ -45,7 +45,9 @@ struct Snapshot {
 impl Embedded {
     /// Opens or creates the store in the data directory, which is created as well. Blocks: after a crash it reads the whole file.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let unusable = |problem: io::Error| Error::Unavailable { problem: format!("data directory {}: {problem}", data_dir.display()) };
+        let unusable = |problem: io::Error| Error::Unavailable {
+            problem: format!("data directory {}: {problem}{}", data_dir.display(), what_to_do(&problem)),
+        };
         std::fs::create_dir_all(data_dir).map_err(unusable)?;
         let path = data_dir.join(FILE_NAME);
         let is_new = !path.exists();
@@ -76,6 +78,9 @@ fn opened(path: &Path, open: &Open) -> Result<Database, Error> {
         DatabaseError::Storage(redb::StorageError::Io(problem)) if problem.kind() == io::ErrorKind::InvalidData => {
             Error::corrupt(format!("{}: {problem}", path.display()))
         }
+        DatabaseError::Storage(redb::StorageError::Io(problem)) => {
+            Error::Unavailable { problem: format!("{}: {problem}{}", path.display(), what_to_do(&problem)) }
+        }
         other => at(path, other.into()),
     })?;
     // Tables exist from here on, so that reading needs no case for their absence.
@@ -84,6 +89,20 @@ fn opened(path: &Path, open: &Open) -> Result<Database, Error> {
     transaction.open_table(META).map_err(|problem| at(path, problem.into()))?;
     transaction.commit().map_err(|problem| at(path, problem.into()))?;
     Ok(database)
+}
+
+/// The end of the sentence about a place that is not going to get better by itself. A process that ran as root leaves a store that only root
+/// may open, in a directory that others may well write to.
+fn what_to_do(problem: &io::Error) -> &'static str {
+    match problem.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::NotFound
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::IsADirectory
+        | io::ErrorKind::AlreadyExists => "; give this user access to it, or choose another directory with --data",
+        _ => "",
+    }
 }
 
 /// Sorts what redb says.
@@ -265,4 +284,20 @@ fn read(transaction: &redb::ReadTransaction, range: &Range, order: Order, limit:
         found.push(Entry { key: key.value().to_owned(), value: Bytes::copy_from_slice(value.value()) });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Not by a file that may not be read: a test that runs as root may read all.
+    #[test]
+    fn a_store_that_may_not_be_opened_says_which_and_what_to_do() {
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            let open = move || Err(DatabaseError::Storage(redb::StorageError::Io(kind.into())));
+            let told = Embedded::on(PathBuf::from("/data/store.redb"), open).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(told.contains("/data/store.redb") && told.contains(&kind.to_string()), "{told}");
+            assert!(told.ends_with("give this user access to it, or choose another directory with --data"), "{told}");
+        }
+    }
 }

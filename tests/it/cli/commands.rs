@@ -281,8 +281,11 @@ fn environments_are_created_copied_and_listed() {
     assert_eq!(shown, [("default", 5), ("prod", 5), ("staging", 0)]);
     assert_eq!(dev.look(&["env", "list"]).ended(0).lines().count(), 4);
     assert!(dev.ask(&["env", "create", "prod"]).refusal(1).contains("`prod` already"));
-    let unknown = dev.look(&["flag", "list", "--env", "prodd"]).refusal(1);
-    assert!(unknown.contains("did you mean `prod`?"), "{unknown}");
+    for command in [&["flag", "list"][..], &["audit"], &["audit", "--flag", FLAG]] {
+        let unknown = dev.look(&[command, &["--env", "prodd"]].concat()).refusal(1);
+        assert!(unknown.contains("did you mean `prod`?"), "{unknown}");
+    }
+    assert_eq!(dev.look(&["audit", "--env", "staging", "--flag", FLAG]).ended(0), "no entries\n");
 }
 
 #[test]
@@ -308,16 +311,53 @@ fn a_backup_brings_back_what_was_deleted_and_a_torn_one_changes_nothing() {
 }
 
 #[test]
+fn a_backup_takes_the_place_of_files_only() {
+    let (dev, scratch) = (Dev::start(), Scratch::new());
+    let (file, link, pipe) = (scratch.path("monday"), scratch.path("latest"), scratch.path("pipe"));
+    std::os::unix::fs::symlink("monday", &link).unwrap();
+    dev.look(&["backup", &link]).ended(0);
+    assert_eq!(std::fs::read_link(&link).unwrap(), std::path::Path::new("monday"));
+    let whole = std::fs::read(&file).unwrap();
+    assert!(whole.len() > 1_000, "{}", whole.len());
+
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || std::fs::read(pipe).unwrap()
+    });
+    let written = dev.look(&["backup", &pipe, "-o", "json"]).json(0);
+    assert_eq!(written["bytes"].as_u64(), Some(whole.len() as u64));
+    assert_eq!(reader.join().unwrap().len(), whole.len());
+    assert!(!std::fs::symlink_metadata(&pipe).unwrap().is_file(), "the pipe is still one");
+    assert_eq!(std::fs::read_dir(scratch.path(".")).unwrap().count(), 3, "no partial file is left");
+    for name in ["-", "/dev/stdout"] {
+        let output = command().args(["backup", name, "--control-plane", dev.control()]).output().unwrap();
+        assert!(output.status.success() && output.stdout.len() == whole.len(), "{name}: {output:?}");
+    }
+}
+
+#[test]
+fn a_malformed_argument_is_told_once() {
+    let dev = Dev::start();
+    for args in [&["kill", FLAG, "--reason", ""][..], &["env", "create", "a b"], &["flag", "revert", FLAG, "--to", "0", "--reason", "x"]] {
+        dev.ask(args).refusal(1);
+    }
+}
+
+#[test]
+fn a_restore_that_has_nothing_to_ramp_names_the_flag() {
+    let dev = Dev::start();
+    dev.ask(&["kill", "ai_recommendations", "--reason", "x"]).ended(0);
+    let ran = dev.ask(&["restore", "ai_recommendations", "--reason", "x", "--percent", "5"]);
+    assert!(ran.stderr.contains("flags.ai_recommendations: found no split"), "{ran:?}");
+    ran.ended(1);
+}
+
+#[test]
 fn a_backup_that_cannot_be_written_leaves_the_older_one() {
     let dev = Dev::start();
     let line = dev.look(&["backup", "/nonexistent/backup"]).refusal(2);
     assert!(line.contains("/nonexistent/backup"), "{line}");
-    let piped = {
-        let output = command().args(["backup", "-", "--control-plane", dev.control()]).output().unwrap();
-        assert!(output.status.success());
-        output.stdout
-    };
-    assert!(piped.len() > 1_000, "{}", piped.len());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The command line as people and scripts use it: the executable, its output and its exit codes.
 
+mod bench;
 mod commands;
 mod offline;
 mod propagation;

@@ -112,6 +112,10 @@ fn attributes_are_text_or_json_as_they_are_written() {
 fn a_flag_that_is_not_in_the_files_is_named_with_those_that_are() {
     let line = run(&["eval", "new_checkout", "--file", SAMPLES]).refusal(1);
     assert!(line.contains("`new_checkout`") && line.contains("new_checkout_flow"), "{line}");
+    let scratch = Scratch::new();
+    let empty = scratch.write("flags.yaml", "flags: {}");
+    let line = run(&["eval", "new_checkout", "--file", &empty]).refusal(1);
+    assert!(line.ends_with("they hold no flags"), "{line}");
 }
 
 #[test]

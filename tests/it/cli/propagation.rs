@@ -53,6 +53,8 @@ fn a_kill_without_a_wait_says_the_revision_and_where_to_look() {
     );
     let standing = dev.ask(&["restore", FLAG, "--reason", "x"]).ended(0);
     assert!(standing.contains("is not killed"), "{standing}");
+    // It was never restored, so there is no revision that every pod could confirm.
+    assert_eq!(dev.ask(&["restore", FLAG, "--reason", "x", "--wait", "20s"]).ended(0), standing);
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_pod_that_does_not_answer_in_time_is_named() {
     let (dev, scratch) = (Dev::start(), Scratch::new());
     let frozen = Process::sidecar(dev.process.grpc(), Path::new(&scratch.path("frozen")), "frozen-pod");
     dev.wait_for_pods(2);
-    frozen.signal(Signal::STOP);
+    frozen.freeze();
     let text = dev.ask(&["kill", FLAG, "--reason", "x", "--wait", "300ms"]).ended(3);
     let lines: Vec<_> = text.lines().collect();
     assert!(is_summary(lines[0], "killed new_checkout_flow at revision 3", "1 of 2"), "{text}");

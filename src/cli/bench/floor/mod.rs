@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::process::Server;
 use super::socket::Address;
 use super::world::said;
+use crate::lifecycle::when_owner_is_gone;
 
 pub mod echo;
 pub mod fan_out;
@@ -87,10 +88,11 @@ impl Bound {
     }
 }
 
-/// Serves until the process is ended.
+/// Serves until the process is ended, or until standard input is: the fan-out reads it, the others do nothing else with it.
 pub fn serve(floor: Floor) -> anyhow::Result<()> {
     let bind = |socket| {
         let bound = Bound::at(socket)?;
+        when_owner_is_gone(|| std::process::exit(0))?;
         println!("{}", serde_json::to_string(&bound.listening)?);
         anyhow::Ok(bound)
     };
