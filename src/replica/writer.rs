@@ -194,12 +194,16 @@ impl Writer {
         Some(self.publish(refreshed, Vec::new(), origin_time_us, false))
     }
 
-    /// The control plane said where it stands. When that is what is held, it is a proof of freshness.
+    /// The control plane said where it stands. When that is what is held, it is a proof of freshness; when it is less, it was said before
+    /// what is held came another way, and proves nothing.
     pub fn confirm_fresh(&mut self, head: Position, digest: Digest) -> Result<(), Resync> {
         if head.epoch != self.position.epoch {
             return Err(Resync::Epoch { held: self.position.epoch, found: head.epoch });
         }
-        if head.revision != self.position.revision {
+        if head.revision < self.position.revision {
+            return Ok(());
+        }
+        if head.revision > self.position.revision {
             return Err(Resync::Behind { held: self.position.revision, head: head.revision });
         }
         if digest != self.digest {
@@ -263,7 +267,7 @@ impl Writer {
         let mut touched: HashSet<String> = HashSet::new();
 
         if whole {
-            touched.extend(self.registers.clear_log());
+            touched.extend(self.registers.clear_log(self.position.epoch, position));
             touched.extend(self.registers.keys_ahead().cloned());
             self.registers.settle(position.epoch);
         }

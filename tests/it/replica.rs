@@ -170,6 +170,41 @@ fn a_kill_that_came_ahead_survives_a_snapshot_of_an_older_revision() {
 }
 
 #[test]
+fn a_kill_that_the_log_brought_survives_a_snapshot_of_an_older_revision() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let (replica, mut writer) = synced(&upstream);
+    let snapshot = upstream.state();
+    let kill = upstream.set_killed("checkout", true);
+    writer.apply_delta(kill.clone()).unwrap();
+    writer.apply_snapshot(snapshot).unwrap();
+    assert!(is_killed(&replica, "checkout"));
+    let (reborn, mut after_a_restart) = Replica::new(Arc::new(ManualClock::at(2_000_000)));
+    after_a_restart.load(writer.state(), 0).unwrap();
+    assert!(is_killed(&reborn, "checkout"));
+    writer.apply_delta(kill).unwrap();
+    assert!(is_killed(&replica, "checkout"));
+    writer.apply_delta(upstream.set_killed("checkout", false)).unwrap();
+    assert!(!is_killed(&replica, "checkout"));
+}
+
+#[test]
+fn a_head_from_before_what_is_held_proves_nothing_and_is_no_reason_for_a_resync() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let before = upstream.state();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let (replica, mut writer) = Replica::new(clock.clone());
+    writer.apply_snapshot(upstream.state()).unwrap();
+    clock.advance_us(500_000);
+    assert_eq!(writer.confirm_fresh(before.position, before.digest), Ok(()));
+    assert_eq!(replica.age(), Duration::from_micros(500_000));
+    upstream.put(ItemName::flag("checkout"), checkout());
+    assert_eq!(writer.confirm_fresh(upstream.position(), upstream.state().digest), Err(Resync::Behind { held: 2, head: 3 }));
+}
+
+#[test]
 fn a_kill_survives_a_resync_by_snapshot_and_a_restart_from_disk() {
     let mut upstream = Upstream::default();
     upstream.put(ItemName::flag("checkout"), checkout());
