@@ -100,8 +100,8 @@ impl Owner {
         }
         self.survived();
         if self.writer.replica().is_usable() {
-            let (state, fresh_us, keep_other) = (self.writer.state(), self.writer.replica().fresh_us(), self.suspect.is_some());
-            self.saver.finish(state, fresh_us, keep_other).await;
+            let (saved, fresh_us, keep_other) = (self.writer.saved(), self.writer.replica().fresh_us(), self.suspect.is_some());
+            self.saver.finish(saved, fresh_us, keep_other).await;
         }
     }
 
@@ -258,7 +258,7 @@ impl Owner {
 
     fn save(&mut self) {
         let fresh_us = self.writer.replica().fresh_us();
-        self.saver.start(self.writer.state(), fresh_us, self.suspect.is_some());
+        self.saver.start(self.writer.saved(), fresh_us, self.suspect.is_some());
     }
 }
 
