@@ -19,6 +19,8 @@ pub struct Member {
     pub(super) session: Option<u64>,
     first_seen_us: Micros,
     pub(super) last_seen_us: Micros,
+    /// Of one that this process has not seen yet: since when it is missed.
+    recalled_us: Micros,
     position: Option<Position>,
     applied_at_us: Micros,
     age_ms: u64,
@@ -47,6 +49,7 @@ impl Member {
             session: None,
             first_seen_us: now_us,
             last_seen_us: now_us,
+            recalled_us: now_us,
             position: None,
             applied_at_us: 0,
             age_ms: 0,
@@ -56,6 +59,16 @@ impl Member {
             kills: VecDeque::new(),
             version: 0,
         }
+    }
+
+    /// One that only the process before this one has seen.
+    pub(super) fn recalled(identity: Arc<Identity>, last_seen_us: Micros, missed_since_us: Micros, version: u64) -> Self {
+        Self { identity, last_seen_us, recalled_us: missed_since_us, version, ..Self::new(missed_since_us) }
+    }
+
+    /// Of one without a stream: when it was there for the last time, as far as this process can tell.
+    pub(super) fn missed_since_us(&self) -> Micros {
+        self.last_seen_us.max(self.recalled_us)
     }
 
     /// What people call it.
