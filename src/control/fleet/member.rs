@@ -1,15 +1,16 @@
 //! One sidecar: what it acknowledged, and when its word arrived.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Micros;
 use crate::flag::{Position, Revision};
 use crate::wire::fleet::Pod;
-use crate::wire::replication::{Ack, Identity, Rejection};
+use crate::wire::replication::{Ack, Identity, KillAck, Rejection};
 
 /// Acknowledgements of each sidecar that are kept with their times.
 pub(super) const ACKS: usize = 16;
+/// Kills that are kept with their times after the sidecar has ceased to report them.
 const KILLS: usize = 32;
 
 #[derive(Debug)]
@@ -93,7 +94,7 @@ impl Member {
     }
 
     pub fn view(&self, now_us: Micros) -> Pod {
-        let since_ms = (now_us - self.last_seen_us).max(0) as u64 / 1000;
+        let since_ms = now_us.saturating_sub(self.last_seen_us).max(0) as u64 / 1000;
         Pod {
             identity: self.identity.clone(),
             connected: self.session.is_some(),
@@ -135,17 +136,27 @@ impl Member {
             self.rejected = rejected.into();
             changed = true;
         }
-        for kill in kills {
-            // A sidecar repeats them until the log has caught up; the first time counts.
-            if self.has_kill(&kill.flag_key, kill.revision) == Answer::Silent {
-                self.kills.push_back((kill.flag_key, kill.revision, now_us));
-                changed = true;
-            }
+        self.note_kills(kills, now_us) || changed
+    }
+
+    /// A sidecar repeats them until the log has caught up; the first time counts. What it repeats is kept however much that is, else a
+    /// pod that has said so once would be silent again.
+    fn note_kills(&mut self, kills: Vec<KillAck>, now_us: Micros) -> bool {
+        if kills.is_empty() {
+            return false;
         }
-        while self.kills.len() > KILLS {
-            self.kills.pop_front();
-        }
-        changed
+        let known: HashSet<_> = self.kills.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
+        let told: HashSet<_> = kills.into_iter().map(|kill| (kill.flag_key, kill.revision)).collect();
+        let mut excess = told.union(&known).count().saturating_sub(KILLS);
+        self.kills.retain(|(key, revision, _)| {
+            let goes = excess > 0 && !told.contains(&(key.clone(), *revision));
+            excess -= usize::from(goes);
+            !goes
+        });
+        let news = told.into_iter().filter(|kill| !known.contains(kill));
+        let before = self.kills.len();
+        self.kills.extend(news.map(|(key, revision)| (key, revision, now_us)));
+        self.kills.len() > before
     }
 
     pub(super) fn holds(&mut self, position: Position, now_us: Micros) -> bool {

@@ -85,7 +85,7 @@ impl Roster {
     /// Forgets who has been lost for too long.
     pub fn sweep(&mut self, now_us: Micros) {
         let remembered_us = REMEMBERED.as_micros() as Micros;
-        let is_over = |member: &&Member| member.session.is_none() && now_us - member.missed_since_us() >= remembered_us;
+        let is_over = |member: &&Member| member.session.is_none() && now_us.saturating_sub(member.missed_since_us()) >= remembered_us;
         let over: Vec<_> = self.members.values().filter(is_over).map(|member| member.identity.clone()).collect();
         for identity in over {
             self.forget(&identity.instance);
@@ -114,7 +114,7 @@ impl Roster {
         let just_lost_us = JUST_LOST.as_micros() as Micros;
         let remembered = |member: &Member| {
             let missed_since_us = member.missed_since_us();
-            let is_missed = member.session.is_none() && now_us - missed_since_us >= just_lost_us;
+            let is_missed = member.session.is_none() && now_us.saturating_sub(missed_since_us) >= just_lost_us;
             let (identity, last_seen_us) = (member.identity.clone(), member.last_seen_us);
             Remembered { identity, last_seen_us, missed_since_us: is_missed.then_some(missed_since_us) }
         };
@@ -277,6 +277,25 @@ mod tests {
         assert_eq!(member.has_kill("checkout", 9), Answer::At(10));
         assert_eq!(member.has_kill("checkout", 10), Answer::Silent);
         assert_eq!(member.has_kill("search", 9), Answer::Silent);
+    }
+
+    #[test]
+    fn of_a_storm_of_kills_none_is_forgotten_while_it_is_reported() {
+        let mut roster = Roster::default();
+        let session = roster.join(identity("i", "p"), None, 0);
+        let kill = |revision: Revision| KillAck { flag_key: format!("flag-{revision}"), revision, applied_at_us: 0 };
+        for now_us in [10, 20, 30] {
+            roster.acked("i", session, Ack { kills: (1..=200).map(kill).collect(), ..ack(0) }, now_us);
+            for revision in [1, 100, 200] {
+                assert_eq!(only(&roster).has_kill(&format!("flag-{revision}"), revision), Answer::At(10));
+            }
+        }
+        roster.acked("i", session, Ack { kills: vec![kill(201)], ..ack(200) }, 40);
+        assert_eq!(only(&roster).has_kill("flag-201", 201), Answer::At(40));
+        assert_eq!(
+            (1..=200).filter(|revision| only(&roster).has_kill(&format!("flag-{revision}"), *revision) != Answer::Silent).count(),
+            31
+        );
     }
 
     #[test]
