@@ -103,7 +103,7 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     let pod_ports = (0..pods).map(|pod| ports.pod(pod, &mut given)).collect::<Result<Vec<_>, _>>()?;
     given.are_free()?;
 
-    let control = control::Args { listen: control_address, data: data.clone(), ..control_defaults()? };
+    let control = control::Args { listen: control_address, data: data.clone(), ends_with_its_pods: true, ..control_defaults()? };
     let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
     let news = fill(&running.ledger, &environment, document, &author).await?;
 

@@ -72,12 +72,20 @@ struct Done {
 struct Propagation {
     pods: u32,
     applied: u32,
+    #[serde(flatten)]
+    latency: Option<Latency>,
+    silent: Vec<String>,
+    rejected: Vec<Rejected>,
+}
+
+/// Of the pods whose time is known: who had it long ago, or came afterwards, has none.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Latency {
     p50_us: u64,
     p99_us: u64,
     slowest_us: u64,
     slowest_pod: String,
-    silent: Vec<String>,
-    rejected: Vec<Rejected>,
 }
 
 #[derive(Debug, Serialize)]
@@ -221,7 +229,8 @@ fn summary(done: &Done) -> String {
     match &done.propagation {
         None => sentence,
         Some(Propagation { pods, applied: 0, .. }) => format!("{sentence}: applied on 0 of {pods} pods"),
-        Some(Propagation { pods, applied, p50_us, p99_us, slowest_us, slowest_pod, .. }) => {
+        Some(Propagation { pods, applied, latency: None, .. }) => format!("{sentence}: applied on {applied} of {pods} pods"),
+        Some(Propagation { pods, applied, latency: Some(Latency { p50_us, p99_us, slowest_us, slowest_pod }), .. }) => {
             let (p50, p99, slowest) = (micros(*p50_us), micros(*p99_us), micros(*slowest_us));
             format!("{sentence}: applied on {applied} of {pods} pods, p50 {p50}, p99 {p99}, slowest {slowest} (pod {slowest_pod})")
         }
@@ -279,7 +288,8 @@ impl From<v1::Propagation> for Propagation {
                 Rejected { pod, key, message }
             })
             .collect();
-        Self { pods, applied, p50_us, p99_us, slowest_us, slowest_pod, silent, rejected }
+        let latency = (!slowest_pod.is_empty()).then_some(Latency { p50_us, p99_us, slowest_us, slowest_pod });
+        Self { pods, applied, latency, silent, rejected }
     }
 }
 
@@ -295,16 +305,16 @@ mod tests {
 
     fn propagation(pods: u32, applied: u32) -> Propagation {
         let slowest_pod = "checkout-7f9c".to_owned();
-        Propagation {
-            pods,
-            applied,
-            p50_us: 1_210,
-            p99_us: 3_790,
-            slowest_us: 4_120,
-            slowest_pod,
-            silent: Vec::new(),
-            rejected: Vec::new(),
-        }
+        let latency = Some(Latency { p50_us: 1_210, p99_us: 3_790, slowest_us: 4_120, slowest_pod });
+        Propagation { pods, applied, latency, silent: Vec::new(), rejected: Vec::new() }
+    }
+
+    #[test]
+    fn a_latency_that_is_not_known_is_left_out() {
+        let untimed = done(v1::Propagation { pods: 3, applied: 3, done: true, ..v1::Propagation::default() }.into());
+        assert_eq!(summary(&untimed), "killed new_checkout_flow at revision 7: applied on 3 of 3 pods");
+        let json = serde_json::to_value(&untimed).unwrap();
+        assert!(json["propagation"].get("p50Us").is_none() && json["propagation"]["applied"] == 3, "{json}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::accept::connections;
 use super::ledger::{Actor, Command, Retention};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
-use super::{Fleet, Ledger, admin, publish};
+use super::{Fleet, Ledger, admin, fleet, publish};
 use crate::clock::{Clock, SystemClock};
 use crate::lifecycle::{Phase, Shutdown};
 use crate::telemetry::rpc::TraceLayer;
@@ -45,6 +45,10 @@ pub struct Args {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub reflection: bool,
 
+    /// The pods end with this process: a start after it misses none of them.
+    #[arg(skip)]
+    pub ends_with_its_pods: bool,
+
     #[command(flatten)]
     pub publish: publish::Args,
 }
@@ -68,18 +72,22 @@ const PROVOKED_RESETS: usize = 1_024;
 
 /// Opens the store, serves Admin, Replication, health and reflection, and returns once the address is bound. It ends with `shutdown`.
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let Args { listen, data, log_changes, log_days, reflection, publish } = args;
+    let Args { listen, data, log_changes, log_days, reflection, ends_with_its_pods, publish } = args;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let grpc = listener.local_addr()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let retention = Retention { changes: log_changes, age: Duration::from_secs(u64::from(log_days) * 24 * 3600) };
-    let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&data)).await??);
+    let dir = data.clone();
+    let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&dir)).await??);
     let ledger = Ledger::open_with(store, Arc::clone(&clock), retention).await?;
     if ledger.environments().is_empty() {
         let command = Command::CreateEnvironment { name: DEFAULT_ENVIRONMENT.to_owned() };
         ledger.commit(&Actor::new("yardarm"), "first start", command).await?;
     }
     let fleet = Fleet::new(Arc::clone(&clock));
+    if !ends_with_its_pods {
+        remember_pods(&fleet, &ledger, data, &shutdown).await?;
+    }
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::admin_server::AdminServer<admin::Admin>>().await;
@@ -127,4 +135,19 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     });
     tracing::info!(%grpc, environments = ledger.environments().len(), "control plane serves");
     Ok(Running { grpc, ledger, fleet })
+}
+
+/// Misses the pods of before until they come back, and notes who is here from now on.
+async fn remember_pods(fleet: &Arc<Fleet>, ledger: &Ledger, data: PathBuf, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let dir = data.clone();
+    let everybody = tokio::task::spawn_blocking(move || fleet::read(&dir)).await?;
+    for (environment, pods) in everybody {
+        if ledger.head(&environment).is_some() {
+            tracing::info!(environment, pods = pods.len(), "these pods are missed until they come back or ten minutes are over");
+            fleet.recall(&environment, pods);
+        }
+    }
+    let hold = shutdown.hold(Phase::StopAccepting, "the list of pods");
+    tokio::spawn(fleet::keep(Arc::clone(fleet), data, shutdown.clone(), hold));
+    Ok(())
 }

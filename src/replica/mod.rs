@@ -11,12 +11,14 @@ mod map;
 mod received;
 mod refused;
 mod registers;
+mod saved;
 mod segments;
 mod slot;
 mod writer;
 
 pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, Note};
 pub use map::{Held, Lookups, Replica, View};
+pub use saved::Saved;
 pub use writer::{Applied, Rejected, Resync, Writer};
 
 use std::sync::Arc;

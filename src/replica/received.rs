@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS, ENVIRONMENT_SEGMENTS};
-use crate::flag::{Digest, Item, ItemKind, ItemName, Revision};
+use crate::flag::{Digest, Item, ItemKind, ItemName, Kill, Position, Revision};
 
 use super::writer::Resync;
 
@@ -123,6 +123,33 @@ impl Received {
 
 fn item(kind: ItemKind, key: &str, Entry { revision, definition }: &Entry) -> Item {
     Item { name: ItemName { kind, key: key.to_owned() }, revision: *revision, definition: definition.clone() }
+}
+
+/// Whether a whole state is what its digest says, and within the limits.
+pub(super) fn check_state<'s>(
+    position: Position,
+    digest: Digest,
+    items: impl IntoIterator<Item = &'s Item> + Clone,
+    kills: &'s [Kill],
+) -> Result<(), Resync> {
+    let held = digest_of_log(position, items.clone(), kills);
+    if held != digest {
+        return Err(Resync::DigestMismatch { revision: position.revision, held, found: digest });
+    }
+    let (mut flags, mut segments, mut bytes) = (0, 0, 0);
+    for item in items {
+        match item.name.kind {
+            ItemKind::Flag => flags += 1,
+            ItemKind::Segment => segments += 1,
+        }
+        bytes += item.definition.len();
+    }
+    within_limits(flags, segments, bytes)
+}
+
+/// A kill beyond the position of a state was ahead of the log when the state was written to disk, and is not in its digest.
+pub(super) fn digest_of_log<'s>(position: Position, items: impl IntoIterator<Item = &'s Item>, kills: &'s [Kill]) -> Digest {
+    Digest::of(items, kills.iter().filter(|kill| kill.revision <= position.revision))
 }
 
 pub(super) fn within_limits(flags: usize, segments: usize, bytes: usize) -> Result<(), Resync> {

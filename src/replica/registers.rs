@@ -50,9 +50,21 @@ impl Registers {
         self.log.remove(key);
     }
 
-    /// The log is replaced as a whole: answers the keys of the registers that it had.
-    pub(super) fn clear_log(&mut self) -> Vec<String> {
-        self.log.drain().map(|(key, _)| key).collect()
+    /// The log is replaced as a whole by its state at `position`: answers the keys of the registers that it had. Kills of the same epoch
+    /// that are newer than the state are ahead of the log from here on. A step back undoes no kill; a restore may be undone by one,
+    /// because off is the safe side.
+    pub(super) fn clear_log(&mut self, own_epoch: u64, position: Position) -> Vec<String> {
+        let log = std::mem::take(&mut self.log);
+        let keys = log.keys().cloned().collect();
+        if own_epoch == position.epoch {
+            for (key, kill) in log.into_iter().filter(|(_, kill)| kill.killed && kill.revision > position.revision) {
+                let ahead = self.ahead.get(&key).is_some_and(|(epoch, ahead)| *epoch == own_epoch && ahead.revision >= kill.revision);
+                if !ahead {
+                    self.ahead.insert(key, (own_epoch, kill));
+                }
+            }
+        }
+        keys
     }
 
     /// What the log has reached is not ahead of it any more.
@@ -135,5 +147,23 @@ mod tests {
         assert!(killed(&registers));
         assert_eq!(registers.settle(1), ["f"]);
         assert!(!killed(&registers));
+    }
+
+    #[test]
+    fn a_step_back_of_the_log_undoes_no_kill_until_the_log_is_there_again() {
+        let back_to = |epoch, revision| {
+            let mut registers = Registers::default();
+            registers.set(register(5, true));
+            let position = Position { epoch, revision };
+            assert_eq!(registers.clear_log(1, position), ["f"]);
+            registers.catch_up(position);
+            registers
+        };
+        assert!(killed(&back_to(1, 4)));
+        let mut registers = back_to(1, 4);
+        registers.catch_up(HELD);
+        assert!(!killed(&registers), "the log has reached it and says nothing of it");
+        assert!(!killed(&back_to(1, 5)));
+        assert!(back_to(2, 4).effective("f", 2).is_none(), "of another history");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
+
 use crate::flag::{CompiledFlag, Item, Revision, Segment, Segments};
 
 use super::apply::guarded;
@@ -9,7 +11,14 @@ use super::apply::guarded;
 #[derive(Default)]
 pub(super) struct Shelf {
     served: Served,
-    documents: BTreeMap<String, Segment>,
+    documents: BTreeMap<String, Document>,
+}
+
+/// A definition that is served.
+#[derive(Clone)]
+struct Document {
+    segment: Segment,
+    definition: Bytes,
 }
 
 /// What flags are compiled with.
@@ -50,6 +59,11 @@ impl Shelf {
         &self.served
     }
 
+    /// The version that is served, and its revision.
+    pub(super) fn last_good(&self, key: &str) -> Option<(Revision, Bytes)> {
+        self.documents.get(key).map(|document| (self.served.revision(key), document.definition.clone()))
+    }
+
     pub(super) fn change(&mut self, upserts: Vec<Item>, removed: Vec<String>) -> Shelved {
         let mut shelved = Shelved::default();
         if upserts.is_empty() && removed.is_empty() {
@@ -64,7 +78,7 @@ impl Shelf {
         for item in upserts {
             match guarded(|| Segment::from_json(&item.definition).map_err(|problems| problems.to_string())) {
                 Ok(segment) => {
-                    documents.insert(item.name.key.clone(), segment);
+                    documents.insert(item.name.key.clone(), Document { segment, definition: item.definition.clone() });
                     revisions.insert(item.name.key.clone(), item.revision);
                     shelved.changed.insert(item.name.key.clone());
                     shelved.accepted.push(item);
@@ -73,7 +87,7 @@ impl Shelf {
             }
         }
         let compiled = guarded(|| {
-            let (segments, problems) = Segments::compile(documents.iter().map(|(key, segment)| (key.as_str(), segment)));
+            let (segments, problems) = Segments::compile(documents.iter().map(|(key, document)| (key.as_str(), &document.segment)));
             if problems.is_empty() { Ok(segments) } else { Err(problems.to_string()) }
         });
         match compiled {

@@ -12,7 +12,7 @@ use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revis
 use super::apply::{self, Body, COLD_FROM, Compiled, may_be_cold};
 use super::changes::{ChangeKind, Entry, LISTED_AT_ONCE};
 use super::map::{Header, Held, Replica};
-use super::received::{Received, within_limits};
+use super::received::{Received, check_state};
 use super::refused::{self, Refused};
 use super::registers::Registers;
 use super::segments::Shelf;
@@ -25,9 +25,9 @@ pub struct Writer {
     digest: Digest,
     origin_time_us: Micros,
     received: Received,
-    segments: Shelf,
+    pub(super) segments: Shelf,
     registers: Registers,
-    rejected: BTreeMap<ItemName, Rejected>,
+    pub(super) rejected: BTreeMap<ItemName, Rejected>,
     pub(super) refused: Refused,
     /// Prerequisite -> flags that have it.
     dependents: HashMap<String, HashSet<Arc<str>>>,
@@ -105,12 +105,6 @@ impl Writer {
         self.replace(state, now_us, false)
     }
 
-    /// Takes the whole state from disk; `fresh_us` is the time of the last proof of freshness before it was written. Of many flags none
-    /// is compiled yet: they are served at once, and [`Writer::vet`] finds out which of them do not compile.
-    pub fn load(&mut self, state: State, fresh_us: Micros) -> Result<Applied, Resync> {
-        self.replace(state, fresh_us, true)
-    }
-
     /// Nothing is left for [`Writer::vet`]. Every change begins with it.
     pub fn is_vetted(&self) -> bool {
         self.unvetted.keys.is_empty()
@@ -158,7 +152,7 @@ impl Writer {
         }
     }
 
-    fn vet_all(&mut self) {
+    pub(super) fn vet_all(&mut self) {
         self.vet(usize::MAX);
     }
 
@@ -194,12 +188,16 @@ impl Writer {
         Some(self.publish(refreshed, Vec::new(), origin_time_us, false))
     }
 
-    /// The control plane said where it stands. When that is what is held, it is a proof of freshness.
+    /// The control plane said where it stands. When that is what is held, it is a proof of freshness; when it is less, it was said before
+    /// what is held came another way, and proves nothing.
     pub fn confirm_fresh(&mut self, head: Position, digest: Digest) -> Result<(), Resync> {
         if head.epoch != self.position.epoch {
             return Err(Resync::Epoch { held: self.position.epoch, found: head.epoch });
         }
-        if head.revision != self.position.revision {
+        if head.revision < self.position.revision {
+            return Ok(());
+        }
+        if head.revision > self.position.revision {
             return Err(Resync::Behind { held: self.position.revision, head: head.revision });
         }
         if digest != self.digest {
@@ -222,7 +220,7 @@ impl Writer {
         self.digest
     }
 
-    /// Everything that was received, for the disk. Kills that are ahead of the log are in it, with their revisions.
+    /// Everything that was received. Kills that are ahead of the log are in it, with their revisions.
     pub fn state(&self) -> State {
         State {
             position: self.position,
@@ -233,18 +231,11 @@ impl Writer {
         }
     }
 
-    fn replace(&mut self, state: State, fresh_us: Micros, from_disk: bool) -> Result<Applied, Resync> {
+    pub(super) fn replace(&mut self, state: State, fresh_us: Micros, from_disk: bool) -> Result<Applied, Resync> {
         self.vet_all();
         let State { position, items, kills, digest, origin_time_us } = state;
-        // A kill beyond the revision of the state was ahead of the log when the state was written to disk.
+        check_state(position, digest, &items, &kills)?;
         let (kills, ahead): (Vec<_>, Vec<_>) = kills.into_iter().partition(|kill| kill.revision <= position.revision);
-        let found = Digest::of(&items, &kills);
-        if found != digest {
-            return Err(Resync::DigestMismatch { revision: position.revision, held: found, found: digest });
-        }
-        let flags = items.iter().filter(|item| item.name.kind == ItemKind::Flag).count();
-        let bytes = items.iter().map(|item| item.definition.len()).sum();
-        within_limits(flags, items.len() - flags, bytes)?;
 
         let removed = self.received.missing_from(&items);
         if position.epoch != self.position.epoch {
@@ -258,12 +249,12 @@ impl Writer {
         Ok(self.apply(position, digest, origin_time_us, fresh_us, edits))
     }
 
-    fn apply(&mut self, position: Position, digest: Digest, origin_time_us: Micros, fresh_us: Micros, edits: Edits) -> Applied {
+    pub(super) fn apply(&mut self, position: Position, digest: Digest, origin_time_us: Micros, fresh_us: Micros, edits: Edits) -> Applied {
         let Edits { upserts, removed, kills, whole, from_disk } = edits;
         let mut touched: HashSet<String> = HashSet::new();
 
         if whole {
-            touched.extend(self.registers.clear_log());
+            touched.extend(self.registers.clear_log(self.position.epoch, position));
             touched.extend(self.registers.keys_ahead().cloned());
             self.registers.settle(position.epoch);
         }
@@ -504,13 +495,13 @@ impl Writer {
     }
 }
 
-struct Edits {
-    upserts: Vec<Item>,
-    removed: Vec<ItemName>,
-    kills: Vec<Kill>,
+pub(super) struct Edits {
+    pub(super) upserts: Vec<Item>,
+    pub(super) removed: Vec<ItemName>,
+    pub(super) kills: Vec<Kill>,
     /// This is everything: what is not in it is gone.
-    whole: bool,
-    from_disk: bool,
+    pub(super) whole: bool,
+    pub(super) from_disk: bool,
 }
 
 struct Refreshed {

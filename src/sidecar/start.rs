@@ -48,8 +48,8 @@ pub struct Flags {
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let Args { upstream, serve: args } = args;
     let settings = settings(&upstream)?;
-    let data = upstream.data.clone();
-    let load = move || follow::load(data.as_deref(), VERSION, Arc::new(SystemClock::new()));
+    let (data, environment) = (upstream.data.clone(), upstream.environment.clone());
+    let load = move || follow::load(data.as_deref(), VERSION, &environment, Arc::new(SystemClock::new()));
     let local = tokio::task::spawn_blocking(load).await.context("reading the last good state")??;
     let workers = Workers::start(args.threads).context("cannot start the threads that answer")?;
     let following = Some(Arc::clone(local.metrics()));

@@ -41,6 +41,7 @@ fn args(data: &Path) -> control::Args {
     control::Args {
         listen: "127.0.0.1:0".parse().unwrap(),
         data: data.to_owned(),
+        ends_with_its_pods: false,
         log_changes: 100,
         log_days: 7,
         reflection: true,

@@ -113,6 +113,28 @@ fn the_component_touches_labelled_deployments_only_and_comes_before_their_init_c
     assert_eq!(names["Deployment/without"], ["migrate"]);
 }
 
+/// The sidecars of an environment that nobody made are never ready, and the application never starts.
+#[test]
+fn the_environment_of_the_example_is_one_that_the_documented_installation_makes() {
+    let map = example().into_iter().find(|manifest| manifest["kind"] == "ConfigMap" && !manifest["data"]["YARDARM_ENVIRONMENT"].is_null());
+    let environment = map.unwrap()["data"]["YARDARM_ENVIRONMENT"].as_str().unwrap().to_owned();
+    let readme = fs::read_to_string("deploy/README.md").unwrap();
+    let install = readme.split("## Install").nth(1).unwrap().split("\nAn application").next().unwrap();
+    let is_default = environment == yardarm::control::DEFAULT_ENVIRONMENT;
+    assert!(is_default || install.contains(&format!("yardarm env create {environment}")), "nothing makes `{environment}`");
+    let apply = install.lines().find(|line| line.contains("yardarm flag apply")).expect("the samples are applied");
+    let into =
+        apply.split_once("--env ").map_or(yardarm::control::DEFAULT_ENVIRONMENT, |(_, name)| name.split_whitespace().next().unwrap());
+    assert_eq!(into, environment, "the samples go where the example's sidecars look");
+}
+
+/// One image has two roles, and a check that asks one of them calls the other unhealthy for ever.
+#[test]
+fn the_image_of_both_roles_has_no_health_check_of_one() {
+    let dockerfile = fs::read_to_string("deploy/Dockerfile").unwrap();
+    assert!(!dockerfile.lines().any(|line| line.starts_with("HEALTHCHECK")));
+}
+
 #[test]
 fn an_overlay_that_forgot_the_settings_of_the_sidecar_does_not_render() {
     let overlay = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use yardarm::clock::SystemClock;
+use yardarm::flag::{Item, ItemName, Kill, Position, Reason};
 use yardarm::replica::disk::{Error, RESTARTS};
 use yardarm::replica::follow::{Local, load};
+use yardarm::wire::v1::welcome::Mode;
 
+use crate::rig::script::{Script, state};
 use crate::rig::{ENVIRONMENT, Plane, Sidecar, flag, is_killed, serves, until};
 
 fn start(dir: &Path) -> Result<Local, Error> {
-    load(Some(dir), "test", Arc::new(SystemClock::new()))
+    load(Some(dir), "test", ENVIRONMENT, Arc::new(SystemClock::new()))
 }
 
 fn description(local: &Local, key: &str) -> Option<String> {
@@ -99,6 +102,55 @@ async fn a_full_disk_stops_nobody_from_serving_and_is_tried_again() {
     until("the write is tried again", || sidecar.metrics().saves.load(Ordering::Relaxed) > 0).await;
     sidecar.crash().await;
     assert!(is_killed(start(data.path()).unwrap().replica(), "a"));
+}
+
+#[tokio::test]
+async fn the_last_good_version_of_a_rejected_flag_outlives_a_restart_and_can_be_killed() {
+    let (data, mut script) = (tempfile::tempdir().unwrap(), Script::start().await);
+    let sidecar = Sidecar::with("pod", script.address, Some(data.path())).await;
+    let mut follow = script.follow().await;
+    let at = |revision| Position { epoch: 9, revision };
+    let item = |revision, definition: &'static str| Item { name: ItemName::flag("a"), revision, definition: definition.into() };
+    let good = item(1, r#"{"variants":{"on":true,"off":false},"defaultVariant":"on","offVariant":"off"}"#);
+    follow.welcome_with(state(at(1), vec![good], Vec::new())).await;
+    follow.acked(at(1)).await;
+    let of_a_later_version = state(at(2), vec![item(2, r#"{"variants":7}"#)], Vec::new());
+    follow.snapshot(of_a_later_version.clone()).await;
+    let rejected = follow.acked(at(2)).await.rejected;
+    assert_eq!(rejected.len(), 1);
+    sidecar.stop().await;
+
+    for _ in 0..2 {
+        let local = start(data.path()).unwrap();
+        assert_eq!((local.replica().position(), local.replica().digest()), (at(2), of_a_later_version.digest));
+        assert_eq!(serves(local.replica(), "a"), Some(("on".into(), Reason::Static)));
+        drop(local);
+        let sidecar = Sidecar::with("pod", script.address, Some(data.path())).await;
+        let mut follow = script.follow().await;
+        follow.welcome(at(2), Mode::UpToDate, 5_000).await;
+        assert_eq!(follow.acked(at(2)).await.rejected, rejected, "it is still named");
+        sidecar.stop().await;
+    }
+
+    let sidecar = Sidecar::with("pod", script.address, Some(data.path())).await;
+    let kill = Kill { flag_key: "a".into(), revision: 3, killed: true, actor: String::new(), reason: String::new(), at_us: 0 };
+    let follow = script.follow().await;
+    follow.welcome(at(2), Mode::UpToDate, 5_000).await;
+    follow.snapshot(state(at(3), vec![item(2, r#"{"variants":7}"#)], vec![kill])).await;
+    sidecar.sees_killed("a").await;
+}
+
+#[tokio::test]
+async fn the_state_of_another_environment_is_not_served() {
+    let (data, plane) = (tempfile::tempdir().unwrap(), Plane::start().await);
+    plane.put("a").await;
+    let sidecar = Sidecar::with("pod", plane.address, Some(data.path())).await;
+    sidecar.is_at(plane.head()).await;
+    sidecar.stop().await;
+    let other = load(Some(data.path()), "test", "staging", Arc::new(SystemClock::new())).unwrap();
+    assert_eq!((other.replica().is_usable(), serves(other.replica(), "a")), (false, None));
+    drop(other);
+    assert!(serves(start(data.path()).unwrap().replica(), "a").is_some());
 }
 
 #[tokio::test]

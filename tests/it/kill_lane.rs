@@ -245,8 +245,8 @@ fn on_disk(dir: &std::path::Path) -> Option<Vec<String>> {
     for slot in ["state.0", "state.1"] {
         let _ = std::fs::copy(dir.join(slot), copy.path().join(slot));
     }
-    let (_, _, found) = yardarm::replica::disk::Disk::open(copy.path(), "test").unwrap();
-    Some(found.generation?.state.kills.into_iter().map(|kill| kill.flag_key).collect())
+    let (_, _, found) = yardarm::replica::disk::Disk::open(copy.path(), "test", ENVIRONMENT).unwrap();
+    Some(found.generation?.saved.state.kills.into_iter().map(|kill| kill.flag_key).collect())
 }
 
 async fn scripted() -> (Script, Sidecar, crate::rig::script::Lane) {

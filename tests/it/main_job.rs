@@ -7,7 +7,8 @@ use yardarm::wire::v1::flag_change::Type;
 use yardarm::wire::v1::watch_flags_response::Event;
 use yardarm::wire::v1::*;
 
-use crate::process::{PATIENCE, Process};
+use crate::process::{self, PATIENCE, Process};
+use crate::rig::until;
 
 const PODS: usize = 3;
 
@@ -183,6 +184,44 @@ async fn a_kill_survives_the_restore_of_a_backup_that_has_it() {
         told(&mut pod.watch, "checkout", Type::Killed).await;
     }
     everybody_serves_the_kill(&pods).await;
+}
+
+/// `yardarm kill checkout --wait WAIT`: how it ended, and what it said.
+async fn kill_and_wait(control: &Process, wait: &str) -> (Option<i32>, String) {
+    let control = format!("http://{}", control.grpc());
+    let mut kill = process::command();
+    kill.args(["kill", "checkout", "--reason", "error rate", "--actor", "ana", "--wait", wait, "--control-plane", &control]);
+    let output = tokio::task::spawn_blocking(move || kill.output()).await.unwrap().unwrap();
+    (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_that_does_not_come_back_to_a_restarted_control_plane_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("control");
+    let control = Process::control(&data);
+    let address = control.grpc().to_owned();
+    apply(&control, DOCUMENT).await;
+    let [stays, goes] = ["stays", "goes"].map(|name| Process::sidecar(&address, &directory.path().join(name), name));
+    all_connected(&control, 2).await;
+    let remembered = || std::fs::read_to_string(data.join("pods.json")).unwrap_or_default();
+    until("both pods are noted", || ["stays", "goes"].iter().all(|pod| remembered().contains(&format!("\"pod\":\"{pod}\"")))).await;
+
+    control.kill_9();
+    goes.kill_9();
+    let control = Process::control_at(&data, &address);
+    all_connected(&control, 1).await;
+    let (code, said) = kill_and_wait(&control, "2s").await;
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("applied on 1 of 2 pods") && said.contains("no answer in 2 s from pod goes"), "{said}");
+
+    // The same pod, another process: nobody is missed any more.
+    let _back = Process::sidecar(&address, &directory.path().join("goes"), "goes");
+    all_connected(&control, 2).await;
+    let (code, said) = kill_and_wait(&control, "20s").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("applied on 2 of 2 pods"), "{said}");
+    drop(stays);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

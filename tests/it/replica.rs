@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use yardarm::clock::ManualClock;
 use yardarm::flag::{Context, Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Reason, State, limits};
-use yardarm::replica::{ChangeKind, Replica, Resync, Writer};
+use yardarm::replica::{ChangeKind, Replica, Resync, Saved, Writer};
 use yardarm::wire::v1;
 
 const EPOCH: u64 = 7;
@@ -171,6 +171,41 @@ fn a_kill_that_came_ahead_survives_a_snapshot_of_an_older_revision() {
 }
 
 #[test]
+fn a_kill_that_the_log_brought_survives_a_snapshot_of_an_older_revision() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let (replica, mut writer) = synced(&upstream);
+    let snapshot = upstream.state();
+    let kill = upstream.set_killed("checkout", true);
+    writer.apply_delta(kill.clone()).unwrap();
+    writer.apply_snapshot(snapshot).unwrap();
+    assert!(is_killed(&replica, "checkout"));
+    let (reborn, mut after_a_restart) = Replica::new(Arc::new(ManualClock::at(2_000_000)));
+    after_a_restart.load(writer.state(), 0).unwrap();
+    assert!(is_killed(&reborn, "checkout"));
+    writer.apply_delta(kill).unwrap();
+    assert!(is_killed(&replica, "checkout"));
+    writer.apply_delta(upstream.set_killed("checkout", false)).unwrap();
+    assert!(!is_killed(&replica, "checkout"));
+}
+
+#[test]
+fn a_head_from_before_what_is_held_proves_nothing_and_is_no_reason_for_a_resync() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let before = upstream.state();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let (replica, mut writer) = Replica::new(clock.clone());
+    writer.apply_snapshot(upstream.state()).unwrap();
+    clock.advance_us(500_000);
+    assert_eq!(writer.confirm_fresh(before.position, before.digest), Ok(()));
+    assert_eq!(replica.age(), Duration::from_micros(500_000));
+    upstream.put(ItemName::flag("checkout"), checkout());
+    assert_eq!(writer.confirm_fresh(upstream.position(), upstream.state().digest), Err(Resync::Behind { held: 2, head: 3 }));
+}
+
+#[test]
 fn a_kill_survives_a_resync_by_snapshot_and_a_restart_from_disk() {
     let mut upstream = Upstream::default();
     upstream.put(ItemName::flag("checkout"), checkout());
@@ -232,6 +267,70 @@ fn a_flag_that_does_not_compile_keeps_its_last_good_version_and_stops_nobody() {
     assert_eq!(rejected, [("checkout", 2, 1)]);
     writer.apply_delta(upstream.put(ItemName::flag("checkout"), checkout())).unwrap();
     assert!(replica.rejected().is_empty());
+}
+
+/// What a restart of this sidecar would serve.
+fn restarted(writer: &Writer) -> (Replica, Writer) {
+    let (replica, mut reborn) = Replica::new(Arc::new(ManualClock::at(2_000_000)));
+    reborn.load(writer.saved(), 0).unwrap();
+    assert_eq!((reborn.position(), reborn.digest()), (writer.position(), writer.digest()));
+    (replica, reborn)
+}
+
+#[test]
+fn the_last_good_version_of_a_rejected_flag_outlives_a_restart() {
+    for mut upstream in [Upstream::default(), large()] {
+        upstream.put(ItemName::flag("checkout"), checkout());
+        let (_, mut writer) = synced(&upstream);
+        writer.apply_delta(upstream.put(ItemName::flag("checkout"), json!({ "variants": "of a later version" }))).unwrap();
+        let (_, again) = restarted(&writer);
+        let (replica, mut reborn) = restarted(&again);
+        assert_eq!(serves(&replica, "checkout"), Some(("on".into(), Reason::Static)));
+        let rejected = replica.rejected();
+        let rejected = rejected.iter().find(|rejected| rejected.name.key == "checkout").expect("it is named again");
+        assert_eq!((rejected.revision, rejected.held_revision), (upstream.revision, upstream.revision - 1));
+        reborn.apply_kill(EPOCH, register("checkout", upstream.revision + 1, true)).unwrap();
+        assert!(is_killed(&replica, "checkout"));
+        reborn.vet(usize::MAX);
+        assert!(is_killed(&replica, "checkout"), "nobody who looks at it later takes it away");
+        reborn.apply_delta(upstream.set_killed("checkout", true)).unwrap();
+        assert!(is_killed(&restarted(&reborn).0, "checkout"));
+        reborn.apply_delta(upstream.put(ItemName::flag("checkout"), checkout())).unwrap();
+        assert!(replica.rejected().iter().all(|rejected| rejected.name.key != "checkout"));
+        assert!(reborn.saved().served.is_empty());
+    }
+}
+
+#[test]
+fn the_last_good_version_of_a_rejected_segment_outlives_a_restart_with_the_flags_that_read_it() {
+    let mut upstream = Upstream::default();
+    let flag = json!({
+        "variants": { "on": true, "off": false }, "defaultVariant": "off",
+        "rules": [{ "name": "insiders", "when": [{ "segment": "insiders" }], "serve": "on" }],
+    });
+    upstream.put(ItemName::segment("insiders"), json!({ "included": ["user-1"] }));
+    upstream.put(ItemName::flag("checkout"), flag);
+    let (_, mut writer) = synced(&upstream);
+    writer.apply_delta(upstream.put(ItemName::segment("insiders"), json!({ "included": "of a later version" }))).unwrap();
+    let (replica, reborn) = restarted(&restarted(&writer).1);
+    assert_eq!(serves(&replica, "checkout"), Some(("on".into(), Reason::TargetingMatch)));
+    assert_eq!(replica.rejected(), writer.replica().rejected());
+    assert_eq!(reborn.saved(), writer.saved());
+}
+
+/// As after an update of the sidecar.
+#[test]
+fn what_is_understood_after_a_restart_is_served_as_it_was_received() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), json!({ "variants": { "b": true }, "defaultVariant": "b" }));
+    let old = Item { name: ItemName::flag("checkout"), revision: 0, definition: serde_json::to_vec(&checkout()).unwrap().into() };
+    let gone = Item { name: ItemName::flag("gone"), ..old.clone() };
+    let (replica, mut writer) = Replica::new(Arc::new(ManualClock::default()));
+    writer.load(Saved { state: upstream.state(), served: vec![old.clone(), gone] }, 0).unwrap();
+    assert_eq!((serves(&replica, "checkout").unwrap().0.as_str(), replica.rejected().len(), replica.len()), ("b", 0, 1));
+    let lie = State { digest: Digest::default(), ..upstream.state() };
+    let (empty, mut writer) = Replica::new(Arc::new(ManualClock::default()));
+    assert!(writer.load(Saved { state: lie, served: vec![old] }, 0).is_err() && !empty.is_usable());
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::task::{Context, Poll};
 use tonic::Code;
 use yardarm::control::ledger::Retention;
 use yardarm::control::publish::{Args, Publish};
-use yardarm::flag::{self, Delta, Digest, Item, ItemName, Position, Reason, limits};
+use yardarm::flag::{self, Delta, Digest, Item, ItemName, Kill, Position, Reason, limits};
 use yardarm::replica::follow::Ended;
-use yardarm::wire::replication::{Basis, ResyncCause};
+use yardarm::wire::replication::{Ack, Basis, FromSidecar, ResyncCause};
 use yardarm::wire::v1;
 use yardarm::wire::v1::follow_response::Message;
 use yardarm::wire::v1::welcome::Mode;
@@ -214,6 +214,65 @@ async fn a_basis_that_cannot_be_true_is_answered_with_a_snapshot() {
         assert_eq!(stream.welcome().await.mode(), Mode::Snapshot, "{what}");
         stream.reach(position).await;
     }
+}
+
+#[tokio::test]
+async fn who_holds_a_kill_is_never_sent_a_snapshot_from_before_it() {
+    for way in ["a wrong digest", "a resync", "a poll"] {
+        let plane = Plane::start().await;
+        plane.put("checkout").await;
+        let mut client = raw::connect(plane.address).await;
+        // Makes a snapshot that is good enough for others for a second.
+        let mut first = Raw::open(&mut client, hello("first", None)).await.unwrap();
+        first.welcome().await;
+        first.reach(plane.head()).await;
+        let position = plane.kill("checkout").await;
+        first.reach(position).await;
+        let held = Basis { position, digest: plane.ledger.state(ENVIRONMENT).unwrap().digest };
+        let chunk = if way == "a poll" {
+            let ack = Ack { position, digest: held.digest, ..Ack::default() };
+            let identity = Some(crate::rig::identity("pod").into());
+            let request = v1::FetchRequest { environment: ENVIRONMENT.into(), identity, basis: None, ack: Some(ack.into()) };
+            match within("the poll is answered", client.fetch(request)).await.unwrap().into_inner().answer {
+                Some(v1::fetch_response::Answer::Snapshot(snapshot)) => snapshot.chunks[0].clone(),
+                other => panic!("{other:?}"),
+            }
+        } else {
+            let wrong = Basis { digest: Digest::default(), ..held };
+            let basis = if way == "a wrong digest" { wrong } else { held };
+            let mut stream = Raw::open(&mut client, hello("pod", Some(basis))).await.unwrap();
+            stream.welcome().await;
+            if way == "a resync" {
+                stream.says.send(FromSidecar::Resync(ResyncCause::Corrupt).into()).await.unwrap();
+            }
+            match stream.news().await {
+                Message::SnapshotChunk(chunk) => chunk,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(chunk.position.map(Position::from), Some(position), "after {way}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_from_before_a_kill_that_nobody_asked_for_is_not_applied() {
+    let (mut script, sidecar, held) = scripted().await;
+    let mut follow = script.follow().await;
+    let before = state(at(3), vec![item("a", 1)], Vec::new());
+    follow.welcome_with(before.clone()).await;
+    follow.acked(at(3)).await;
+    let kill = Kill { flag_key: "a".into(), revision: 4, killed: true, actor: String::new(), reason: String::new(), at_us: 0 };
+    let digest = Digest::of(&[item("a", 1)], [&kill]);
+    let killed = Delta { prev_revision: 3, revision: 4, kills: vec![kill.clone()], digest, ..delta(&[]) };
+    follow.delta(killed).await;
+    follow.acked(at(4)).await;
+    follow.snapshot(before).await;
+    let digest = Digest::of(&[item("a", 1), item("b", 5)], [&kill]);
+    follow.delta(Delta { prev_revision: 4, revision: 5, upserts: vec![item("b", 5)], digest, ..delta(&[]) }).await;
+    follow.acked(at(5)).await;
+    assert!(crate::rig::is_killed(&sidecar.replica, "a"));
+    assert_eq!(sidecar.metrics().snapshots.load(Ordering::Relaxed), 1);
+    drop(held);
 }
 
 /// Ten sidecars do not read at all while a thousand changes are made; everybody else gets each of them meanwhile.

@@ -1,15 +1,16 @@
 //! One sidecar: what it acknowledged, and when its word arrived.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::clock::Micros;
 use crate::flag::{Position, Revision};
 use crate::wire::fleet::Pod;
-use crate::wire::replication::{Ack, Identity, Rejection};
+use crate::wire::replication::{Ack, Identity, KillAck, Rejection};
 
 /// Acknowledgements of each sidecar that are kept with their times.
 pub(super) const ACKS: usize = 16;
+/// Kills that are kept with their times after the sidecar has ceased to report them.
 const KILLS: usize = 32;
 
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Member {
     pub(super) session: Option<u64>,
     first_seen_us: Micros,
     pub(super) last_seen_us: Micros,
+    /// Of one that this process has not seen yet: since when it is missed.
+    recalled_us: Micros,
     position: Option<Position>,
     applied_at_us: Micros,
     age_ms: u64,
@@ -47,6 +50,7 @@ impl Member {
             session: None,
             first_seen_us: now_us,
             last_seen_us: now_us,
+            recalled_us: now_us,
             position: None,
             applied_at_us: 0,
             age_ms: 0,
@@ -56,6 +60,16 @@ impl Member {
             kills: VecDeque::new(),
             version: 0,
         }
+    }
+
+    /// One that only the process before this one has seen.
+    pub(super) fn recalled(identity: Arc<Identity>, last_seen_us: Micros, missed_since_us: Micros, version: u64) -> Self {
+        Self { identity, last_seen_us, recalled_us: missed_since_us, version, ..Self::new(missed_since_us) }
+    }
+
+    /// Of one without a stream: when it was there for the last time, as far as this process can tell.
+    pub(super) fn missed_since_us(&self) -> Micros {
+        self.last_seen_us.max(self.recalled_us)
     }
 
     /// What people call it.
@@ -80,7 +94,7 @@ impl Member {
     }
 
     pub fn view(&self, now_us: Micros) -> Pod {
-        let since_ms = (now_us - self.last_seen_us).max(0) as u64 / 1000;
+        let since_ms = now_us.saturating_sub(self.last_seen_us).max(0) as u64 / 1000;
         Pod {
             identity: self.identity.clone(),
             connected: self.session.is_some(),
@@ -122,17 +136,27 @@ impl Member {
             self.rejected = rejected.into();
             changed = true;
         }
-        for kill in kills {
-            // A sidecar repeats them until the log has caught up; the first time counts.
-            if self.has_kill(&kill.flag_key, kill.revision) == Answer::Silent {
-                self.kills.push_back((kill.flag_key, kill.revision, now_us));
-                changed = true;
-            }
+        self.note_kills(kills, now_us) || changed
+    }
+
+    /// A sidecar repeats them until the log has caught up; the first time counts. What it repeats is kept however much that is, else a
+    /// pod that has said so once would be silent again.
+    fn note_kills(&mut self, kills: Vec<KillAck>, now_us: Micros) -> bool {
+        if kills.is_empty() {
+            return false;
         }
-        while self.kills.len() > KILLS {
-            self.kills.pop_front();
-        }
-        changed
+        let known: HashSet<_> = self.kills.iter().map(|(key, revision, _)| (key.clone(), *revision)).collect();
+        let told: HashSet<_> = kills.into_iter().map(|kill| (kill.flag_key, kill.revision)).collect();
+        let mut excess = told.union(&known).count().saturating_sub(KILLS);
+        self.kills.retain(|(key, revision, _)| {
+            let goes = excess > 0 && !told.contains(&(key.clone(), *revision));
+            excess -= usize::from(goes);
+            !goes
+        });
+        let news = told.into_iter().filter(|kill| !known.contains(kill));
+        let before = self.kills.len();
+        self.kills.extend(news.map(|(key, revision)| (key, revision, now_us)));
+        self.kills.len() > before
     }
 
     pub(super) fn holds(&mut self, position: Position, now_us: Micros) -> bool {

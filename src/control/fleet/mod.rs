@@ -1,10 +1,12 @@
 //! Which sidecars follow each environment, what each of them holds, and since when that is known here.
 //!
-//! Streams report to it through a [`Presence`]; people ask it through the Admin service. Nothing in it is durable: a control plane that
-//! was restarted learns it anew from the sidecars as they come back.
+//! Streams report to it through a [`Presence`]; people ask it through the Admin service. What each of them holds is not durable: a control
+//! plane that was restarted learns it anew from the sidecars as they come back. Who was here is (see [`keep`]), so that those who have
+//! not come back yet are missed.
 
 mod member;
 mod progress;
+mod remembered;
 mod roster;
 mod rpc;
 
@@ -18,14 +20,18 @@ use crate::clock::Clock;
 use crate::wire::fleet::Pod;
 use crate::wire::replication::{Ack, Basis, Identity};
 
+pub use remembered::{Everybody, keep, read};
 pub use roster::REMEMBERED;
 pub use rpc::{PodEvents, Propagations, await_applied, list_pods, watch_pods};
 
+use remembered::Remembered;
 use roster::Roster;
 
 pub struct Fleet {
     clock: Arc<dyn Clock>,
     environments: RwLock<HashMap<String, Arc<Squad>>>,
+    /// Wakes when somebody comes or goes.
+    members: watch::Sender<()>,
 }
 
 /// The sidecars of one environment.
@@ -33,6 +39,8 @@ struct Squad {
     roster: Mutex<Roster>,
     /// Version of the roster.
     changed: watch::Sender<u64>,
+    /// That of the fleet.
+    members: watch::Sender<()>,
 }
 
 /// A sidecar with an open stream. Dropping it without a goodbye is a loss.
@@ -46,7 +54,7 @@ pub struct Presence {
 
 impl Fleet {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self { clock, environments: RwLock::default() })
+        Arc::new(Self { clock, environments: RwLock::default(), members: watch::Sender::new(()) })
     }
 
     /// The caller has made sure that the environment exists.
@@ -77,11 +85,27 @@ impl Fleet {
         self.environments.read().get(environment).map_or(0, |squad| squad.roster.lock().len())
     }
 
+    /// Misses whom the process before this one knew, each in an environment that there is.
+    pub fn recall(&self, environment: &str, pods: Vec<Remembered>) {
+        let now_us = self.clock.now_us();
+        self.squad(environment).edit(|roster| pods.into_iter().for_each(|pod| roster.recall(pod, now_us)));
+    }
+
+    fn everybody(&self) -> Everybody {
+        let now_us = self.clock.now_us();
+        let squads: Vec<_> = self.environments.read().iter().map(|(name, squad)| (name.clone(), squad.clone())).collect();
+        squads.into_iter().map(|(name, squad)| (name, squad.roster.lock().remembered(now_us))).collect()
+    }
+
+    fn members_changed(&self) -> watch::Receiver<()> {
+        self.members.subscribe()
+    }
+
     fn squad(&self, environment: &str) -> Arc<Squad> {
         if let Some(squad) = self.environments.read().get(environment) {
             return squad.clone();
         }
-        let new = || Arc::new(Squad { roster: Mutex::default(), changed: watch::Sender::new(0) });
+        let new = || Arc::new(Squad { roster: Mutex::default(), changed: watch::Sender::new(0), members: self.members.clone() });
         self.environments.write().entry(environment.to_owned()).or_insert_with(new).clone()
     }
 }
@@ -93,9 +117,13 @@ fn name(pod: &Pod) -> (&str, &str, &str) {
 impl Squad {
     fn edit<R>(&self, edit: impl FnOnce(&mut Roster) -> R) -> R {
         let mut roster = self.roster.lock();
+        let members = roster.comings_and_goings();
         let result = edit(&mut roster);
-        let version = roster.version();
+        let (version, came_or_went) = (roster.version(), roster.comings_and_goings() != members);
         drop(roster);
+        if came_or_went {
+            self.members.send_replace(());
+        }
         self.changed.send_if_modified(|known| {
             let newer = version > *known;
             *known = version.max(*known);

@@ -1,8 +1,9 @@
 //! How far a revision has got among the pods of an environment.
 
 use crate::clock::Micros;
-use crate::flag::Position;
+use crate::flag::{ItemName, Position};
 use crate::wire::fleet::{Latency, Propagation};
+use crate::wire::replication::Rejection;
 
 use super::member::{Answer, Member};
 
@@ -12,6 +13,8 @@ pub struct Target {
     pub position: Position,
     /// A kill or restore of this flag, which may come ahead of the log.
     pub flag_key: Option<String>,
+    /// What the revision changed, as far as the log still knows.
+    pub items: Vec<ItemName>,
     /// `None` when the log does not know any more: then no latency is told.
     pub committed_us: Option<Micros>,
 }
@@ -22,7 +25,7 @@ pub fn progress<'m>(members: impl Iterator<Item = &'m Member>, target: &Target) 
     let mut latencies: Vec<(u64, &str)> = Vec::new();
     for member in members {
         progress.pods += 1;
-        let refused = member.rejected().iter().find(|rejection| rejection.revision == target.position.revision);
+        let refused = member.rejected().iter().find(|rejection| target.is_refused_by(rejection));
         match answer(member, target) {
             Answer::Silent => progress.silent.push(member.name().to_owned()),
             _ if refused.is_some() => {
@@ -41,6 +44,14 @@ pub fn progress<'m>(members: impl Iterator<Item = &'m Member>, target: &Target) 
     progress.done = progress.silent.is_empty();
     progress.latency = latency(latencies);
     progress
+}
+
+impl Target {
+    /// A later version of an item that is refused as well says of the earlier one only what is held instead.
+    fn is_refused_by(&self, Rejection { name, revision, held_revision, .. }: &Rejection) -> bool {
+        let wanted = self.position.revision;
+        *revision == wanted || (*revision > wanted && *held_revision < wanted && self.items.contains(name))
+    }
 }
 
 fn answer(member: &Member, target: &Target) -> Answer {
@@ -64,8 +75,8 @@ fn latency(mut latencies: Vec<(u64, &str)>) -> Option<Latency> {
 mod tests {
     use super::*;
     use crate::control::fleet::roster::Roster;
-    use crate::flag::{ItemName, Revision};
-    use crate::wire::replication::{Ack, Identity, KillAck, Rejection};
+    use crate::flag::Revision;
+    use crate::wire::replication::{Ack, Identity, KillAck};
 
     fn at(revision: Revision) -> Position {
         Position { epoch: 1, revision }
@@ -76,7 +87,7 @@ mod tests {
     }
 
     fn target(flag_key: Option<&str>) -> Target {
-        Target { position: at(7), flag_key: flag_key.map(Into::into), committed_us: Some(100) }
+        Target { position: at(7), flag_key: flag_key.map(Into::into), items: vec![ItemName::flag("f")], committed_us: Some(100) }
     }
 
     /// Pods `pod-0`, `pod-1` ... that joined at 0, each acknowledging as told.
@@ -124,6 +135,17 @@ mod tests {
         let progress = progress(roster(&[rejects(7), rejects(4)]).members(), &target(None));
         assert_eq!((progress.applied, progress.done), (1, true));
         assert_eq!(progress.rejected, [("pod-0".into(), rejection(7))]);
+    }
+
+    #[test]
+    fn a_pod_that_refused_a_later_version_too_did_not_apply_the_earlier_one() {
+        let rejects = |key: &str, held_revision| {
+            let rejection = Rejection { name: ItemName::flag(key), revision: 8, message: "regex".into(), held_revision };
+            Some((Ack { rejected: vec![rejection], ..ack(8) }, 120))
+        };
+        let roster = roster(&[rejects("f", 2), rejects("f", 7), rejects("other", 2)]);
+        let progress = progress(roster.members(), &target(None));
+        assert_eq!((progress.applied, progress.rejected.len(), progress.rejected[0].0.as_str()), (2, 1, "pod-0"));
     }
 
     #[test]

@@ -8,9 +8,12 @@ use crate::clock::Micros;
 use crate::wire::replication::{Ack, Basis, Identity};
 
 use super::member::Member;
+use super::remembered::Remembered;
 
 /// How long a sidecar that was lost without a goodbye is missed.
 pub const REMEMBERED: Duration = Duration::from_secs(600);
+/// A loss that is not older says nothing yet: who polls is seen only now and then.
+const JUST_LOST: Duration = Duration::from_secs(60);
 /// Lost sidecars that are remembered; beyond it the one that was lost first is forgotten early.
 const LOST: usize = 50_000;
 
@@ -22,6 +25,8 @@ pub struct Roster {
     sessions: u64,
     /// Counts what a viewer would see.
     version: u64,
+    /// Counts who comes, goes and is forgotten.
+    comings_and_goings: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,6 +41,7 @@ impl Roster {
     pub fn join(&mut self, identity: Identity, basis: Option<Basis>, now_us: Micros) -> u64 {
         let instance = self.meet(identity, now_us);
         self.sessions += 1;
+        self.comings_and_goings += 1;
         let session = self.sessions;
         self.change(&instance, |member| {
             member.session = Some(session);
@@ -66,6 +72,7 @@ impl Roster {
     pub fn left(&mut self, instance: &str, session: u64, goodbye: bool) {
         let Some(member) = self.members.get_mut(instance).filter(|member| member.session == Some(session)) else { return };
         member.session = None;
+        self.comings_and_goings += 1;
         let pod = pod_name(&member.identity);
         self.change(instance, |_| true);
         let successor = pod.as_ref().is_some_and(|pod| self.processes(pod).any(|member| member.session.is_some()));
@@ -78,12 +85,44 @@ impl Roster {
     /// Forgets who has been lost for too long.
     pub fn sweep(&mut self, now_us: Micros) {
         let remembered_us = REMEMBERED.as_micros() as Micros;
-        let is_over = |member: &&Member| member.session.is_none() && now_us - member.last_seen_us >= remembered_us;
+        let is_over = |member: &&Member| member.session.is_none() && now_us.saturating_sub(member.missed_since_us()) >= remembered_us;
         let over: Vec<_> = self.members.values().filter(is_over).map(|member| member.identity.clone()).collect();
         for identity in over {
             self.forget(&identity.instance);
         }
         self.bound_the_lost();
+    }
+
+    /// Misses a sidecar that the process before this one knew, as if it had just been lost. It says nothing until it comes back.
+    pub fn recall(&mut self, Remembered { identity, last_seen_us, missed_since_us }: Remembered, now_us: Micros) {
+        let instance: Arc<str> = identity.instance.as_str().into();
+        if self.members.contains_key(&instance) {
+            return;
+        }
+        if let Some(pod) = pod_name(&identity) {
+            self.by_pod.entry(pod).or_default().push(instance.clone());
+        }
+        self.version += 1;
+        self.comings_and_goings += 1;
+        let member = Member::recalled(identity, last_seen_us.min(now_us), missed_since_us.unwrap_or(now_us).min(now_us), self.version);
+        self.members.insert(instance, member);
+        self.bound_the_lost();
+    }
+
+    /// Everybody, for a process after this one to miss.
+    pub fn remembered(&self, now_us: Micros) -> Vec<Remembered> {
+        let just_lost_us = JUST_LOST.as_micros() as Micros;
+        let remembered = |member: &Member| {
+            let missed_since_us = member.missed_since_us();
+            let is_missed = member.session.is_none() && now_us.saturating_sub(missed_since_us) >= just_lost_us;
+            let (identity, last_seen_us) = (member.identity.clone(), member.last_seen_us);
+            Remembered { identity, last_seen_us, missed_since_us: is_missed.then_some(missed_since_us) }
+        };
+        self.members.values().map(remembered).collect()
+    }
+
+    pub fn comings_and_goings(&self) -> u64 {
+        self.comings_and_goings
     }
 
     pub fn version(&self) -> u64 {
@@ -115,6 +154,7 @@ impl Roster {
         if !self.members.contains_key(&instance) {
             self.members.insert(instance.clone(), Member::new(now_us));
             self.version += 1;
+            self.comings_and_goings += 1;
         }
         self.change(&instance, |member| {
             let renamed = *member.identity != identity;
@@ -142,6 +182,7 @@ impl Roster {
     fn forget(&mut self, instance: &str) {
         let Some(member) = self.members.remove(instance) else { return };
         self.version += 1;
+        self.comings_and_goings += 1;
         let Some(pod) = pod_name(&member.identity) else { return };
         if let Some(processes) = self.by_pod.get_mut(&pod) {
             processes.retain(|process| **process != *instance);
@@ -239,6 +280,25 @@ mod tests {
     }
 
     #[test]
+    fn of_a_storm_of_kills_none_is_forgotten_while_it_is_reported() {
+        let mut roster = Roster::default();
+        let session = roster.join(identity("i", "p"), None, 0);
+        let kill = |revision: Revision| KillAck { flag_key: format!("flag-{revision}"), revision, applied_at_us: 0 };
+        for now_us in [10, 20, 30] {
+            roster.acked("i", session, Ack { kills: (1..=200).map(kill).collect(), ..ack(0) }, now_us);
+            for revision in [1, 100, 200] {
+                assert_eq!(only(&roster).has_kill(&format!("flag-{revision}"), revision), Answer::At(10));
+            }
+        }
+        roster.acked("i", session, Ack { kills: vec![kill(201)], ..ack(200) }, 40);
+        assert_eq!(only(&roster).has_kill("flag-201", 201), Answer::At(40));
+        assert_eq!(
+            (1..=200).filter(|revision| only(&roster).has_kill(&format!("flag-{revision}"), *revision) != Answer::Silent).count(),
+            31
+        );
+    }
+
+    #[test]
     fn a_goodbye_is_not_missed_and_a_loss_is_for_ten_minutes() {
         let mut roster = Roster::default();
         let polite = roster.join(identity("polite", "a"), None, 0);
@@ -250,6 +310,43 @@ mod tests {
         assert_eq!(roster.len(), 1);
         roster.sweep(10 * MINUTE_US);
         assert_eq!(roster.len(), 0);
+    }
+
+    #[test]
+    fn who_was_known_before_a_restart_is_silent_and_missed_for_ten_minutes_from_then_on() {
+        let mut before = Roster::default();
+        before.join(identity("here", "a"), None, 5);
+        let lost = before.join(identity("lost", "b"), None, 5);
+        before.left("lost", lost, false);
+        let remembered = before.remembered(9 * MINUTE_US);
+
+        // An hour later.
+        let mut after = Roster::default();
+        let now_us = 60 * MINUTE_US;
+        remembered.into_iter().for_each(|pod| after.recall(pod, now_us));
+        after.sweep(now_us);
+        assert_eq!(only(&after).name(), "a", "the other was lost for ten minutes even before");
+        assert_eq!((after.len(), only(&after).view(now_us).connected, only(&after).has(at(1))), (1, false, Answer::Silent));
+        after.sweep(now_us + 10 * MINUTE_US - 1);
+        assert_eq!(after.len(), 1);
+        assert_eq!(after.remembered(now_us + 5 * MINUTE_US)[0].missed_since_us, Some(now_us), "a second restart does not begin anew");
+        after.sweep(now_us + 10 * MINUTE_US);
+        assert_eq!((after.len(), after.by_pod.len()), (0, 0));
+    }
+
+    #[test]
+    fn who_comes_back_after_a_restart_takes_its_place() {
+        for instance in ["the same process", "a new process"] {
+            let mut before = Roster::default();
+            before.join(identity("the same process", "a"), None, 0);
+            let mut after = Roster::default();
+            before.remembered(0).into_iter().for_each(|pod| after.recall(pod, 1));
+            let session = after.join(identity(instance, "a"), None, 2);
+            after.acked(instance, session, ack(5), 3);
+            assert_eq!((after.len(), only(&after).has(at(5))), (1, Answer::At(3)), "{instance}");
+            after.sweep(60 * MINUTE_US);
+            assert_eq!(after.len(), 1);
+        }
     }
 
     #[test]

@@ -67,8 +67,11 @@ pub fn await_applied(ledger: &Ledger, fleet: &Arc<Fleet>, request: v1::AwaitAppl
         return Err(Status::invalid_argument(format!("timeout_ms: {timeout_ms} is more than {MAX_TIMEOUT_MS}")));
     }
     let timeout_ms = if timeout_ms == 0 { DEFAULT_TIMEOUT_MS } else { timeout_ms };
-    let committed_us = ledger.delta(&environment, revision - 1, revision).ok().flatten().map(|delta| delta.origin_time_us);
-    let target = Target { position: Position { epoch, revision }, flag_key: Some(flag_key).filter(|key| !key.is_empty()), committed_us };
+    let change = ledger.delta(&environment, revision - 1, revision).ok().flatten();
+    let committed_us = change.as_ref().map(|change| change.origin_time_us);
+    let items = change.into_iter().flat_map(|change| change.upserts).map(|item| item.name).collect();
+    let flag_key = Some(flag_key).filter(|key| !key.is_empty());
+    let target = Target { position: Position { epoch, revision }, flag_key, items, committed_us };
     let squad = fleet.squad(&environment);
     let deadline = Instant::now() + Duration::from_millis(timeout_ms.into());
     let waiter = Waiter { fleet: fleet.clone(), changed: squad.changed.subscribe(), squad, head, target, deadline, told: None };

@@ -26,6 +26,12 @@ pub const DELTA_BYTES: usize = 1 << 20;
 /// Merged changes that are kept for other readers who are as far behind.
 const MERGED: usize = 8;
 
+/// The oldest state that may be sent to whoever holds this: never one from before it, unless the control plane itself has gone back.
+pub fn not_before(held: Position, head: Position) -> Position {
+    let revision = if held.epoch == head.epoch { held.revision.min(head.revision) } else { 0 };
+    Position { revision, ..head }
+}
+
 pub struct Feed {
     environment: String,
     ledger: Arc<Ledger>,
@@ -94,7 +100,8 @@ impl Feed {
 
     /// What a sidecar that holds `basis` needs.
     pub fn first_step(&self, basis: Option<Basis>, head: Head) -> Step {
-        let snapshot = |reason: String| Step::Snapshot { reason, least: Position { revision: 0, ..head.position } };
+        let held = basis.map_or_else(Position::default, |basis| basis.position);
+        let snapshot = |reason: String| Step::Snapshot { reason, least: not_before(held, head.position) };
         let Some(Basis { position, digest }) = basis else { return snapshot("nothing is held".into()) };
         if position.epoch == head.position.epoch && position.revision > head.position.revision {
             return snapshot(format!("{position} is held, ahead of {}", head.position));

@@ -6,7 +6,7 @@ use crate::wire::replication::{Ack, Basis, environment, identity};
 use crate::wire::v1;
 use tonic::Status;
 
-use super::feed::Step;
+use super::feed::{Step, not_before};
 use super::hear::refused;
 use super::session::heartbeat;
 use super::{Hub, unknown_environment};
@@ -18,13 +18,16 @@ pub async fn fetch(hub: Arc<Hub>, request: v1::FetchRequest) -> Result<v1::Fetch
     let basis = basis.map(Basis::try_from).transpose().map_err(refused)?;
     let ack = ack.map(Ack::try_from).transpose().map_err(refused)?;
     let feed = hub.feed(&name)?;
+    // Without a basis it wants everything anew, and still says where it stands.
+    let held = basis.map(|basis| basis.position).or(ack.as_ref().map(|ack| ack.position)).unwrap_or_default();
     hub.fleet.polled(&name, who, basis, ack);
 
     let gone = || unknown_environment(&hub.ledger, &name);
     let head = (*feed.head().borrow()).ok_or_else(gone)?;
     let snapshot_from = match (feed.first_step(basis, head), basis) {
         (Step::UpToDate, _) => return Ok(answer(v1::fetch_response::Answer::NotModified(heartbeat(Some(head), hub.clock.now_us())))),
-        (Step::Snapshot { least, .. }, _) => least,
+        (Step::Snapshot { least, .. }, Some(_)) => least,
+        (Step::Snapshot { .. }, None) => not_before(held, head.position),
         (Step::Frames(..), basis) => match basis.and_then(|basis| feed.delta(basis.position, head)) {
             Some(delta) => return Ok(answer(v1::fetch_response::Answer::Delta(delta))),
             None => head.position,

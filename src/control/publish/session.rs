@@ -17,7 +17,7 @@ use crate::lifecycle::Phase as ShutdownPhase;
 use crate::wire::replication::Hello;
 use crate::wire::{frame, v1};
 
-use super::feed::{Feed, Published, Step};
+use super::feed::{Feed, Published, Step, not_before};
 use super::gate::Window;
 use super::hear::{Signal, Signals};
 use super::snapshot::Snapshot;
@@ -130,8 +130,9 @@ impl Session {
     fn resync(&mut self, cause: crate::wire::replication::ResyncCause) {
         let (pod, environment, position) = (&self.name, self.feed.environment(), self.cursor);
         tracing::warn!(pod, environment, %position, ?cause, "a sidecar asks for a snapshot");
-        let epoch = self.head.borrow().map_or(self.cursor.epoch, |head| head.position.epoch);
-        self.phase = Phase::Fetch { least: Position { epoch, revision: 0 } };
+        // What it holds may be damaged, and is still no reason to take a kill back that it has.
+        let least = self.head.borrow().map_or(self.cursor, |head| not_before(self.cursor, head.position));
+        self.phase = Phase::Fetch { least };
     }
 
     /// Caught up, or one step away from it.

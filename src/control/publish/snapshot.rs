@@ -19,7 +19,7 @@ use crate::wire::{frame, v1};
 /// Half a stream window: at most one more chunk is on its way when the reader stops.
 pub const CHUNK_BYTES: usize = 32 << 10;
 
-/// A snapshot that is not older than this is good enough, because the changes since are sent after it. While changes come quickly, a herd
+/// A snapshot that is not older than this is good enough for who holds nothing newer, because the changes since are sent after it. While changes come quickly, a herd
 /// of readers would else have each of them encoded anew.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 

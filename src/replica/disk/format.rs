@@ -1,14 +1,20 @@
-//! One generation of the last good state as a file: a header, then the state as a protobuf message, each with its checksum.
+//! One generation of the last good state as a file: a header, then a protobuf message, each with its checksum.
+//!
+//! Format 2 names the environment and keeps, beside what was received, the last good version of what is rejected. Format 1 was the state
+//! alone; it is still read.
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message as _;
 
 use crate::clock::Micros;
-use crate::flag::{Digest, Position, State};
+use crate::flag::{Digest, Item, Position, State};
+use crate::replica::Saved;
+use crate::wire::replication::Malformed;
 use crate::wire::v1;
 
 const MAGIC: &[u8; 8] = b"YARDARM\n";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+const STATE_ALONE: u32 = 1;
 /// Magic, format, number, epoch, revision, digest, freshness, length and checksum of the state, checksum of all that.
 pub const HEADER: usize = MAGIC.len() + 4 + 8 + 8 + 8 + 16 + 8 + 8 + 4 + 4;
 
@@ -18,6 +24,7 @@ pub struct Header {
     /// Counts the files that were written to this directory; the highest is the newest.
     pub number: u64,
     pub position: Position,
+    format: u32,
     digest: Digest,
     fresh_us: Micros,
     length: u64,
@@ -28,7 +35,9 @@ pub struct Header {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
     pub number: u64,
-    pub state: State,
+    /// Whose state it is; empty when the file does not say.
+    pub environment: String,
+    pub saved: Saved,
     /// Last proof, before the file was written, that the newest state was held: Unix time, microseconds.
     pub fresh_us: Micros,
 }
@@ -42,7 +51,7 @@ pub enum Damage {
     Short(usize),
     #[error("it does not begin like a state file")]
     Magic,
-    #[error("it has format {0}, this version reads format {FORMAT}")]
+    #[error("it has format {0}, this version reads formats {STATE_ALONE} and {FORMAT}")]
     Format(u32),
     #[error("it holds {found} bytes of state, its header says {expected}")]
     Length { expected: u64, found: usize },
@@ -52,11 +61,22 @@ pub enum Damage {
     State(String),
 }
 
+/// What a file holds behind its header. Nobody but this file speaks it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Body {
+    #[prost(message, optional, tag = "1")]
+    state: Option<v1::State>,
+    #[prost(message, repeated, tag = "2")]
+    served: Vec<v1::Item>,
+    #[prost(string, tag = "3")]
+    environment: String,
+}
+
 pub fn encode(generation: Generation) -> Vec<u8> {
-    let Generation { number, state, fresh_us } = generation;
+    let Generation { number, environment, saved: Saved { state, served }, fresh_us } = generation;
     let Position { epoch, revision } = state.position;
     let digest = state.digest.to_bytes();
-    let body = v1::State::from(state);
+    let body = Body { state: Some(state.into()), served: served.into_iter().map(Into::into).collect(), environment };
     let length = body.encoded_len();
     let mut file = Vec::with_capacity(HEADER + length);
     file.resize(HEADER, 0);
@@ -92,27 +112,33 @@ pub fn header(file: &[u8]) -> Result<Header, Damage> {
     let length = header.get_u64_le();
     let checksum = header.get_u32_le();
     // First of all, because another format may have its checksum elsewhere.
-    if format != FORMAT {
+    if !matches!(format, STATE_ALONE | FORMAT) {
         return Err(Damage::Format(format));
     }
     check(header.get_u32_le(), &bytes[..HEADER - 4])?;
-    Ok(Header { number, position, digest: Digest::from_bytes(digest), fresh_us, length, checksum })
+    Ok(Header { number, position, format, digest: Digest::from_bytes(digest), fresh_us, length, checksum })
 }
 
 /// Definitions share the memory of `file`.
 pub fn decode(file: Bytes) -> Result<Generation, Damage> {
-    let Header { number, position, digest, fresh_us, length, checksum } = header(&file)?;
+    let Header { number, position, format, digest, fresh_us, length, checksum } = header(&file)?;
     let body = file.slice(HEADER..);
     if body.len() as u64 != length {
         return Err(Damage::Length { expected: length, found: body.len() });
     }
     check(checksum, &body)?;
-    let body = v1::State::decode(body).map_err(|error| Damage::State(error.to_string()))?;
-    let state = State::try_from(body).map_err(|malformed| Damage::State(malformed.to_string()))?;
+    let decoded = match format {
+        STATE_ALONE => v1::State::decode(body).map(|state| Body { state: Some(state), ..Body::default() }),
+        _ => Body::decode(body),
+    };
+    let Body { state, served, environment } = decoded.map_err(|error| Damage::State(error.to_string()))?;
+    let malformed = |malformed: Malformed| Damage::State(malformed.to_string());
+    let state = State::try_from(state.unwrap_or_default()).map_err(malformed)?;
+    let served = served.into_iter().map(Item::try_from).collect::<Result<_, _>>().map_err(malformed)?;
     if (state.position, state.digest) != (position, digest) {
         return Err(Damage::State(format!("it is at {}, the header says {position}", state.position)));
     }
-    Ok(Generation { number, state, fresh_us })
+    Ok(Generation { number, environment, saved: Saved { state, served }, fresh_us })
 }
 
 fn check(expected: u32, bytes: &[u8]) -> Result<(), Damage> {
@@ -125,15 +151,16 @@ fn check(expected: u32, bytes: &[u8]) -> Result<(), Damage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flag::{Item, ItemName, Kill};
+    use crate::flag::{ItemName, Kill};
 
     fn generation() -> Generation {
         let item = Item { name: ItemName::flag("checkout"), revision: 3, definition: Bytes::from_static(b"{\"variants\":{}}") };
         let kill = Kill { flag_key: "checkout".into(), revision: 4, killed: true, actor: "ana".into(), reason: "errors".into(), at_us: 9 };
         let digest = Digest::of([&item], [&kill]);
         let position = Position { epoch: 7, revision: 4 };
+        let served = vec![Item { revision: 2, definition: Bytes::from_static(b"{}"), ..item.clone() }];
         let state = State { position, items: vec![item], kills: vec![kill], digest, origin_time_us: 8 };
-        Generation { number: 5, state, fresh_us: 10 }
+        Generation { number: 5, environment: "prod".into(), saved: Saved { state, served }, fresh_us: 10 }
     }
 
     #[test]
@@ -167,7 +194,26 @@ mod tests {
     #[test]
     fn a_newer_format_says_that_it_is_one() {
         let mut file = encode(generation());
-        file[MAGIC.len()] = 2;
-        assert_eq!(decode(file.into()), Err(Damage::Format(2)));
+        file[MAGIC.len()] = 3;
+        assert_eq!(decode(file.into()), Err(Damage::Format(3)));
+    }
+
+    /// Written by hand as the version before wrote it.
+    #[test]
+    fn a_state_of_the_format_before_is_read_and_says_of_no_environment() {
+        let Generation { number, saved: Saved { state, .. }, fresh_us, .. } = generation();
+        let body = v1::State::from(state.clone()).encode_to_vec();
+        let mut file = MAGIC.to_vec();
+        file.put_u32_le(1);
+        file.put_u64_le(number);
+        file.put_u64_le(state.position.epoch);
+        file.put_u64_le(state.position.revision);
+        file.put_slice(&state.digest.to_bytes());
+        file.put_i64_le(fresh_us);
+        file.put_u64_le(body.len() as u64);
+        file.put_u32_le(crc32fast::hash(&body));
+        file.put_u32_le(crc32fast::hash(&file));
+        file.extend(body);
+        assert_eq!(decode(file.into()), Ok(Generation { number, environment: String::new(), saved: state.into(), fresh_us }));
     }
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use crate::clock::Micros;
-use crate::flag::State;
+use crate::replica::Saved;
 
 pub use format::{Damage, Generation};
 pub use guard::{Guard, RESTARTS, SURVIVED_AFTER, Suspect};
@@ -30,6 +30,8 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct Disk {
     dir: PathBuf,
+    /// Whose states these are.
+    environment: String,
     /// Number of the newest file.
     number: u64,
     /// Where the next file goes: over the older or the damaged one.
@@ -44,6 +46,8 @@ pub struct Found {
     pub generation: Option<Generation>,
     /// Files that were not believed.
     pub damaged: Vec<(PathBuf, Damage)>,
+    /// Files of another environment, and which: what they hold is nobody's business here.
+    pub foreign: Vec<(PathBuf, String)>,
     /// Changes that no process lived with for long.
     pub suspected: Option<Suspected>,
 }
@@ -66,8 +70,8 @@ pub enum Error {
 }
 
 impl Disk {
-    /// Makes the directory when there is none, locks it and reads the newest generation that can be believed.
-    pub fn open(dir: &Path, version: &str) -> Result<(Self, Guard, Found), Error> {
+    /// Makes the directory when there is none, locks it and reads the newest generation that can be believed and is of this environment.
+    pub fn open(dir: &Path, version: &str, environment: &str) -> Result<(Self, Guard, Found), Error> {
         let unusable = |error| Error::Unusable { dir: dir.to_owned(), error };
         fs::create_dir_all(dir).map_err(unusable)?;
         let lock = private().create(true).truncate(false).open(dir.join(LOCK)).map_err(unusable)?;
@@ -78,13 +82,13 @@ impl Disk {
         }
         let mut guard = Guard::open(dir, version).map_err(unusable)?;
 
-        let mut damaged = Vec::new();
+        let mut found = Found::default();
         let mut slots = Vec::new();
         for (slot, name) in SLOTS.into_iter().enumerate() {
             let path = dir.join(name);
             match read_header(&path) {
                 Some(Ok(header)) => slots.push(Slot { slot, path, header }),
-                Some(Err(damage)) => damaged.push((path, damage)),
+                Some(Err(damage)) => found.damaged.push((path, damage)),
                 None => {}
             }
         }
@@ -95,13 +99,12 @@ impl Disk {
             Some(suspect) => slots.into_iter().partition(|slot| !suspect.is_in(slot.header.position)),
             None => (slots, Vec::new()),
         };
-        let mut generation = newest(&before, &mut damaged);
-        let after = newest(&since, &mut damaged);
-        let mut suspected = None;
+        let mut generation = newest(&before, environment, &mut found);
+        let after = newest(&since, environment, &mut found);
         match guard.refused().cloned() {
             Some(suspect) if generation.is_some() => {
                 let newest = after.map(|(_, generation)| generation);
-                suspected = Some(Suspected { suspect, newest });
+                found.suspected = Some(Suspected { suspect, newest });
             }
             Some(_) => {
                 // Without an earlier version of anything, to refuse would be to serve nothing.
@@ -112,8 +115,8 @@ impl Disk {
         }
         // What is served from now on is the generation to keep.
         let slot = generation.as_ref().map_or(0, |(slot, _)| 1 - slot);
-        let generation = generation.map(|(_, generation)| generation);
-        Ok((Self { dir: dir.to_owned(), number, slot, _lock: lock }, guard, Found { generation, damaged, suspected }))
+        found.generation = generation.map(|(_, generation)| generation);
+        Ok((Self { dir: dir.to_owned(), environment: environment.to_owned(), number, slot, _lock: lock }, guard, found))
     }
 
     pub fn dir(&self) -> &Path {
@@ -122,9 +125,10 @@ impl Disk {
 
     /// Writes a generation; when this returns, it is on the disk. Blocks for as long as the disk takes. It goes over the older of the two;
     /// with `keep_other` over the one that was written last, because the other is from before a suspected change.
-    pub fn save(&mut self, state: State, fresh_us: Micros, keep_other: bool) -> io::Result<()> {
-        let number = self.number + 1;
-        let file = format::encode(Generation { number, state, fresh_us });
+    pub fn save(&mut self, saved: impl Into<Saved>, fresh_us: Micros, keep_other: bool) -> io::Result<()> {
+        let number = self.number.saturating_add(1);
+        let (environment, saved) = (self.environment.clone(), saved.into());
+        let file = format::encode(Generation { number, environment, saved, fresh_us });
         let new = self.dir.join(NEW);
         let mut out = private().create(true).truncate(true).open(&new)?;
         out.write_all(&file)?;
@@ -157,12 +161,15 @@ fn read_header(path: &Path) -> Option<Result<Header, Damage>> {
 }
 
 /// The first that can be believed, and its slot. What comes after it is not read: a restart is waited for.
-fn newest(slots: &[Slot], damaged: &mut Vec<(PathBuf, Damage)>) -> Option<(usize, Generation)> {
+fn newest(slots: &[Slot], environment: &str, found: &mut Found) -> Option<(usize, Generation)> {
     for Slot { slot, path, .. } in slots {
         let file = fs::read(path).map_err(|error| Damage::Unreadable(error.to_string()));
         match file.and_then(|file| format::decode(Bytes::from(file))) {
-            Ok(generation) => return Some((*slot, generation)),
-            Err(damage) => damaged.push((path.clone(), damage)),
+            Ok(generation) if generation.environment.is_empty() || generation.environment == environment => {
+                return Some((*slot, generation));
+            }
+            Ok(Generation { environment, .. }) => found.foreign.push((path.clone(), environment)),
+            Err(damage) => found.damaged.push((path.clone(), damage)),
         }
     }
     None
@@ -178,7 +185,7 @@ fn private() -> OpenOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flag::{Digest, Item, ItemName, Position, Revision};
+    use crate::flag::{Digest, Item, ItemName, Position, Revision, State};
 
     fn state(revision: Revision) -> State {
         let item = Item { name: ItemName::flag("a"), revision, definition: Bytes::from_static(b"{}") };
@@ -187,12 +194,12 @@ mod tests {
     }
 
     fn open(dir: &Path) -> (Disk, Found) {
-        let (disk, _, found) = Disk::open(dir, "1").unwrap();
+        let (disk, _, found) = Disk::open(dir, "1", "prod").unwrap();
         (disk, found)
     }
 
     fn held(found: &Found) -> Option<Revision> {
-        found.generation.as_ref().map(|generation| generation.state.position.revision)
+        found.generation.as_ref().map(|generation| generation.saved.state.position.revision)
     }
 
     #[test]
@@ -225,6 +232,22 @@ mod tests {
         }
         fs::write(&newest, &file).unwrap();
         assert_eq!(held(&open(dir.path()).1), Some(2));
+    }
+
+    #[test]
+    fn a_state_of_another_environment_counts_as_none_and_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut disk, _) = open(dir.path());
+        disk.save(state(1), 0, false).unwrap();
+        drop(disk);
+        let (mut disk, _, found) = Disk::open(dir.path(), "1", "staging").unwrap();
+        assert_eq!((held(&found), found.damaged.len()), (None, 0));
+        assert_eq!(found.foreign, [(dir.path().join(SLOTS[0]), "prod".to_owned())]);
+        disk.save(state(7), 0, false).unwrap();
+        disk.save(state(8), 0, false).unwrap();
+        drop(disk);
+        let (_, found) = open(dir.path());
+        assert_eq!((held(&found), found.foreign.len()), (None, 2), "and the way back is no other");
     }
 
     #[test]
@@ -293,7 +316,7 @@ mod tests {
     fn two_sidecars_do_not_share_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let first = open(dir.path());
-        let refusal = Disk::open(dir.path(), "1").unwrap_err();
+        let refusal = Disk::open(dir.path(), "1", "prod").unwrap_err();
         assert!(matches!(refusal, Error::Locked { .. }));
         assert!(refusal.to_string().contains(dir.path().to_str().unwrap()), "{refusal}");
         drop(first);
@@ -305,15 +328,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, b"").unwrap();
-        let refusal = Disk::open(&file, "1").unwrap_err();
+        let refusal = Disk::open(&file, "1", "prod").unwrap_err();
         assert!(matches!(refusal, Error::Unusable { .. }));
         assert!(refusal.to_string().contains(file.to_str().unwrap()), "{refusal}");
     }
 
     fn die_of(dir: &Path, revision: Revision) {
         for _ in 0..RESTARTS {
-            let (mut disk, mut guard, found) = Disk::open(dir, "1").unwrap();
-            let held = found.generation.map_or_else(Position::default, |generation| generation.state.position);
+            let (mut disk, mut guard, found) = Disk::open(dir, "1", "prod").unwrap();
+            let held = found.generation.map_or_else(Position::default, |generation| generation.saved.state.position);
             guard.applying(held, Position { epoch: 1, revision }).unwrap();
             if held.revision < revision {
                 disk.save(state(revision), 0, false).unwrap();
@@ -333,7 +356,7 @@ mod tests {
             assert_eq!(held(&found), Some(1));
             let suspected = found.suspected.unwrap();
             assert_eq!(suspected.suspect, Suspect { epoch: 1, from: 2, to: 2 });
-            assert_eq!(suspected.newest.unwrap().state, state(later - 1), "what came since is not lost");
+            assert_eq!(suspected.newest.unwrap().saved, state(later - 1).into(), "what came since is not lost");
             disk.save(state(later), 0, true).unwrap();
         }
     }

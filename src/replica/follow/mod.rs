@@ -107,13 +107,13 @@ impl Default for Timing {
     }
 }
 
-/// Reads the last good state, so that a sidecar can serve before it has reached anybody. Without a directory nothing is kept. Blocks for
-/// as long as the disk takes; `version` is that of the program.
-pub fn load(data: Option<&Path>, version: &str, clock: Arc<dyn Clock>) -> Result<Local, disk::Error> {
+/// Reads the last good state of an environment, so that a sidecar can serve before it has reached anybody. Without a directory nothing is
+/// kept. Blocks for as long as the disk takes; `version` is that of the program.
+pub fn load(data: Option<&Path>, version: &str, environment: &str, clock: Arc<dyn Clock>) -> Result<Local, disk::Error> {
     let (replica, writer) = Replica::new(clock);
     let mut local = Local { replica, writer, disk: None, guard: None, metrics: Arc::default() };
     if let Some(dir) = data {
-        let (disk, guard, found) = Disk::open(dir, version)?;
+        let (disk, guard, found) = Disk::open(dir, version, environment)?;
         (local.disk, local.guard) = (Some(disk), Some(guard));
         local.take(dir, found);
     }
@@ -148,12 +148,16 @@ impl Local {
         Follower { following, streams, owner }
     }
 
-    fn take(&mut self, dir: &Path, Found { generation, damaged, suspected }: Found) {
+    fn take(&mut self, dir: &Path, Found { generation, damaged, foreign, suspected }: Found) {
         self.metrics.damaged_files.store(damaged.len() as u64, Ordering::Relaxed);
         let dir = dir.display().to_string();
         for (path, damage) in &damaged {
             let path = path.display().to_string();
             tracing::error!(path, reason = %damage, "a state file is damaged and not believed");
+        }
+        for (path, environment) in &foreign {
+            let path = path.display().to_string();
+            tracing::warn!(path, environment, "a state file is of another environment: what it holds is not served");
         }
         let Some(generation) = generation else {
             if !damaged.is_empty() {
@@ -162,7 +166,7 @@ impl Local {
             return;
         };
         if !damaged.is_empty() {
-            tracing::warn!(dir, position = %generation.state.position, "serving the previous generation of the last good state");
+            tracing::warn!(dir, position = %generation.saved.state.position, "serving the previous generation of the last good state");
         }
         self.apply(&dir, generation);
         if let Some(Suspected { suspect, newest }) = suspected {
@@ -175,8 +179,8 @@ impl Local {
         }
     }
 
-    fn apply(&mut self, dir: &str, Generation { state, fresh_us, .. }: Generation) {
-        match self.writer.load(state, fresh_us) {
+    fn apply(&mut self, dir: &str, Generation { saved, fresh_us, .. }: Generation) {
+        match self.writer.load(saved, fresh_us) {
             Ok(applied) => {
                 let (flags, age_s) = (self.replica.len(), self.replica.age().as_secs());
                 tracing::info!(dir, position = %applied.position, flags, age_s, "serving the last good state");

@@ -22,8 +22,17 @@ const VETTED_AT_ONCE: usize = 64;
 /// What the log says, from a stream or a poll.
 #[derive(Debug)]
 pub enum FromLog {
-    /// A stream begins: what is missing comes next.
-    Begin,
+    /// A stream begins, of a control plane that is here: what is missing comes next.
+    Begin {
+        head: Position,
+    },
+    /// The stream ended.
+    End,
+    /// The answer to a poll that was asked for when this was held.
+    Polled {
+        held: Position,
+        answer: Box<FromLog>,
+    },
     /// The control plane compared what is held here with its own: it is the same.
     UpToDate(Position),
     Snapshot(State),
@@ -48,8 +57,12 @@ pub struct Owner {
     guard: Option<Guard>,
     /// Refused until each of its definitions has been replaced.
     suspect: Option<Suspect>,
+    /// Between a begin and an end. What a poll was answered meanwhile is old news, and says nothing to the stream.
+    has_stream: bool,
     /// A snapshot was asked for: nothing else fits.
     awaits_snapshot: bool,
+    /// The control plane knows less than is held, as after its store was replaced by an older copy: its snapshot counts all the same.
+    went_back: bool,
     /// When everything that was applied has been lived with for long enough.
     survived_at: Option<Instant>,
 }
@@ -59,7 +72,7 @@ impl Owner {
         let suspect = guard.as_ref().and_then(|guard| guard.refused().cloned());
         // What was loaded from disk may be what the process before this one did not survive.
         let survived_at = guard.as_ref().map(|_| Instant::now() + SURVIVED_AFTER);
-        Self { writer, board, metrics, saver, guard, suspect, awaits_snapshot: false, survived_at }
+        Self { writer, board, metrics, saver, guard, suspect, has_stream: false, awaits_snapshot: false, went_back: false, survived_at }
     }
 
     /// Runs until both ends are closed, then writes the state for the last time. What was loaded from disk is looked through in between:
@@ -87,8 +100,8 @@ impl Owner {
         }
         self.survived();
         if self.writer.replica().is_usable() {
-            let (state, fresh_us, keep_other) = (self.writer.state(), self.writer.replica().fresh_us(), self.suspect.is_some());
-            self.saver.finish(state, fresh_us, keep_other).await;
+            let (saved, fresh_us, keep_other) = (self.writer.saved(), self.writer.replica().fresh_us(), self.suspect.is_some());
+            self.saver.finish(saved, fresh_us, keep_other).await;
         }
     }
 
@@ -102,7 +115,16 @@ impl Owner {
 
     fn hear(&mut self, said: FromLog) {
         match said {
-            FromLog::Begin => self.awaits_snapshot = false,
+            FromLog::Begin { head } => {
+                (self.has_stream, self.awaits_snapshot) = (true, false);
+                self.went_back = is_before(head, self.writer.position());
+            }
+            FromLog::End => self.has_stream = false,
+            FromLog::Polled { .. } if self.has_stream => {}
+            FromLog::Polled { held, answer } => {
+                self.went_back = matches!(&*answer, FromLog::Snapshot(state) if is_before(state.position, held));
+                self.hear(*answer);
+            }
             FromLog::Snapshot(state) => self.snapshot(state),
             FromLog::Corrupt => {
                 count(&self.metrics.refused);
@@ -125,6 +147,12 @@ impl Owner {
     }
 
     fn snapshot(&mut self, state: State) {
+        let is_wanted = std::mem::take(&mut self.went_back) || self.awaits_snapshot;
+        if is_before(state.position, self.writer.position()) && !is_wanted {
+            // It was encoded before what has come another way since, maybe before a kill.
+            self.board.alive();
+            return;
+        }
         self.about_to_apply(state.position);
         match self.writer.apply_snapshot(state) {
             Ok(applied) => {
@@ -230,6 +258,74 @@ impl Owner {
 
     fn save(&mut self) {
         let fresh_us = self.writer.replica().fresh_us();
-        self.saver.start(self.writer.state(), fresh_us, self.suspect.is_some());
+        self.saver.start(self.writer.saved(), fresh_us, self.suspect.is_some());
+    }
+}
+
+/// Of the same history, and earlier in it.
+fn is_before(position: Position, held: Position) -> bool {
+    position.epoch == held.epoch && position.revision < held.revision
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::flag::Revision;
+    use crate::replica::Replica;
+
+    fn owner() -> Owner {
+        let (replica, writer) = Replica::new(Arc::new(ManualClock::at(0)));
+        let metrics: Arc<Metrics> = Arc::default();
+        Owner::new(writer, Arc::new(Board::new(replica)), metrics.clone(), Saver::new(None, metrics), None)
+    }
+
+    fn at(revision: Revision) -> Position {
+        Position { epoch: 1, revision }
+    }
+
+    fn begin(revision: Revision) -> FromLog {
+        FromLog::Begin { head: at(revision) }
+    }
+
+    fn snapshot(revision: Revision) -> FromLog {
+        FromLog::Snapshot(State { position: at(revision), ..State::default() })
+    }
+
+    fn polled(held: Revision, answer: FromLog) -> FromLog {
+        FromLog::Polled { held: at(held), answer: Box::new(answer) }
+    }
+
+    fn after(heard: Vec<FromLog>) -> Owner {
+        let mut owner = owner();
+        heard.into_iter().for_each(|said| owner.hear(said));
+        owner
+    }
+
+    #[test]
+    fn what_a_poll_was_answered_is_dropped_once_a_stream_has_begun() {
+        let heard = || vec![polled(0, snapshot(8)), begin(10), snapshot(10), polled(8, snapshot(9)), polled(8, snapshot(11))];
+        assert_eq!(after(heard()).writer.position(), at(10));
+        let mut again = heard();
+        again.extend([FromLog::End, polled(10, snapshot(11))]);
+        assert_eq!(after(again).writer.position(), at(11));
+    }
+
+    #[test]
+    fn a_poll_does_not_end_the_wait_of_a_stream_for_its_snapshot() {
+        let owner = after(vec![begin(3), FromLog::Corrupt, polled(0, FromLog::Head(at(0), Digest::default()))]);
+        assert!(owner.awaits_snapshot);
+    }
+
+    #[test]
+    fn a_snapshot_from_before_what_is_held_is_taken_only_when_asked_for_or_when_the_control_plane_went_back() {
+        let held = || vec![begin(10), snapshot(10)];
+        let then = |more: Vec<FromLog>| after(held().into_iter().chain(more).collect()).writer.position().revision;
+        assert_eq!(then(vec![snapshot(9)]), 10);
+        assert_eq!(then(vec![FromLog::Corrupt, snapshot(9)]), 9);
+        assert_eq!(then(vec![FromLog::End, begin(9), snapshot(9)]), 9);
+        assert_eq!(then(vec![FromLog::End, begin(10), snapshot(9)]), 10);
+        assert_eq!(then(vec![FromLog::End, polled(8, snapshot(9))]), 10, "asked for before the stream brought the rest");
+        assert_eq!(then(vec![FromLog::End, polled(10, snapshot(9))]), 9);
     }
 }

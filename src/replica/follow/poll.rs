@@ -42,7 +42,7 @@ async fn poll_until_up(following: &Following, log: &mpsc::Sender<FromLog>) {
         match timeout(every, fetch(following)).await {
             Ok(Ok(said)) => {
                 count(&following.metrics.polls);
-                if log.send(FromLog::Begin).await.is_err() || log.send(said).await.is_err() {
+                if log.send(said).await.is_err() {
                     return;
                 }
             }
@@ -57,6 +57,7 @@ struct Failed;
 
 async fn fetch(following: &Following) -> Result<FromLog, Failed> {
     let replica = &following.replica;
+    let held = replica.position();
     let is_known = replica.is_usable() && !following.board.wants_snapshot();
     let basis = is_known.then(|| Basis { position: replica.position(), digest: replica.digest() });
     let request = v1::FetchRequest {
@@ -67,6 +68,10 @@ async fn fetch(following: &Following) -> Result<FromLog, Failed> {
     };
     let mut client = following.link.apart().max_decoding_message_size(STATE_BYTES as usize);
     let answer = client.fetch(request).await.map_err(|_| Failed)?.into_inner().answer.ok_or(Failed)?;
+    Ok(FromLog::Polled { held, answer: Box::new(read(answer).await?) })
+}
+
+async fn read(answer: Answer) -> Result<FromLog, Failed> {
     match answer {
         Answer::NotModified(v1::Heartbeat { head, digest: sum, .. }) => {
             let head = head.map(Position::from).ok_or(Failed)?;

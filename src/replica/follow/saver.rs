@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Micros;
-use crate::flag::State;
+use crate::replica::Saved;
 use crate::replica::disk::Disk;
 
 use super::metrics::{Metrics, count};
@@ -59,12 +59,12 @@ impl Saver {
         Turn::Due
     }
 
-    pub fn start(&mut self, state: State, fresh_us: Micros, keep_other: bool) {
+    pub fn start(&mut self, saved: Saved, fresh_us: Micros, keep_other: bool) {
         let Some(mut disk) = self.disk.take() else { return };
         self.due = None;
         self.not_before = Instant::now() + AT_MOST_EVERY;
         self.running = Some(spawn_blocking(move || {
-            let result = disk.save(state, fresh_us, keep_other);
+            let result = disk.save(saved, fresh_us, keep_other);
             (disk, result)
         }));
     }
@@ -99,13 +99,13 @@ impl Saver {
     }
 
     /// Writes what is not written yet, for the last time.
-    pub async fn finish(mut self, state: State, fresh_us: Micros, keep_other: bool) {
+    pub async fn finish(mut self, saved: Saved, fresh_us: Micros, keep_other: bool) {
         if self.running.is_some()
             && let Turn::Written(written) = self.turn().await
         {
             self.written(written);
         }
-        self.start(state, fresh_us, keep_other);
+        self.start(saved, fresh_us, keep_other);
         if self.running.is_some()
             && let Turn::Written(written) = self.turn().await
         {

@@ -56,6 +56,8 @@ pub async fn run(following: Arc<Following>, log: mpsc::Sender<FromLog>) {
         if let Some(welcomed) = session.welcomed {
             backoff.held_for(welcomed.elapsed());
             told = None;
+            // An owner that has ended needs no word.
+            let _ = log.send(FromLog::End).await;
         }
         following.down();
         following.link.broken(generation);
@@ -165,7 +167,7 @@ impl Session<'_> {
         self.following.up(heartbeat(heartbeat_ms));
         let held = self.following.replica.position();
         tracing::info!(session_id, mode = mode.as_str_name(), reason, %head, %held, "connected to the control plane");
-        self.hand_on(FromLog::Begin).await?;
+        self.hand_on(FromLog::Begin { head }).await?;
         if mode == v1::welcome::Mode::UpToDate { self.hand_on(FromLog::UpToDate(head)).await } else { Ok(()) }
     }
 

@@ -248,7 +248,7 @@ impl Sidecar {
         let runtime = runtime(&settings.identity.pod);
         let data = data.map(Path::to_owned);
         let following = runtime.spawn(async move {
-            let local = follow::load(data.as_deref(), "test", Arc::new(SystemClock::new())).unwrap();
+            let local = follow::load(data.as_deref(), "test", &settings.environment, Arc::new(SystemClock::new())).unwrap();
             let replica = local.replica().clone();
             (replica, local.follow(settings))
         });
