@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::ensure;
 use tokio::task::LocalSet;
 
 use super::flags;
@@ -12,12 +13,19 @@ use super::report::{Figure, Machine, Report, Row};
 use super::socket::Address;
 use super::watchers::Watchers;
 use super::world::{Control, Sidecar, World, wait};
+use crate::wire::v1::evaluation_client::EvaluationClient;
+use crate::wire::v1::{EvaluateBatchRequest, FlagSelector};
 
 /// The bars are in these, and not in MiB and KiB.
 const MB: f64 = 1e6;
 const KB: f64 = 1e3;
 /// The allocator gives back what a start leaves behind after ten seconds.
 const SETTLE: Duration = Duration::from_secs(12);
+
+/// Flags that an application asks for.
+const ASKED: usize = 100;
+/// Of every flag of the largest environment.
+const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 
 /// Flags that are there while watchers are counted.
 const FEW: usize = 10;
@@ -51,6 +59,9 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
     let synced = settled(world.sidecar("full", &control, &[])?)?;
     let restarted = settled(world.sidecar("full", &control, &[])?)?;
     let changed = after_changes(&world, &control)?;
+    // What one application asks for, and what none does: a flag that nobody asked for is not compiled.
+    let used = after_questions(&world, &control, (0..ASKED.min(flags)).map(flags::key).collect())?;
+    let all_used = after_questions(&world, &control, Vec::new())?;
 
     let row = |what: &str, bytes: f64| Row { what: what.to_owned(), values: vec![("MB", bytes / MB)] };
     Ok(Report {
@@ -62,10 +73,17 @@ pub fn run(args: Args) -> anyhow::Result<Report> {
             row(&format!("{flags} flags from the control plane"), synced),
             row(&format!("{flags} flags from disk"), restarted),
             row(&format!("{flags} flags after 200 changes"), changed),
+            row(&format!("{flags} flags, {} of them asked for", ASKED.min(flags)), used),
+            row(&format!("{flags} flags, all of them asked for"), all_used),
         ],
         figures: vec![
             Figure::new("idle", idle / MB, "MB", Some(15.0)),
-            Figure::new(format!("{flags} realistic flags, in all"), synced.max(restarted).max(changed) / MB, "MB", Some(30.0)),
+            Figure::new(
+                format!("{flags} realistic flags, in all"),
+                [synced, restarted, changed, used].into_iter().fold(0.0, f64::max) / MB,
+                "MB",
+                Some(30.0),
+            ),
             Figure::new("a watcher on its own connection", own / KB, "KB", Some(48.0)),
             Figure::new("a watcher among 100 on a connection", multiplexed / KB, "KB", Some(9.0)),
         ],
@@ -86,6 +104,19 @@ fn after_changes(world: &World, control: &Control) -> anyhow::Result<f64> {
         for round in 0..200 {
             super::propagate::change(&mut admin, round).await?;
         }
+        Ok(())
+    })?;
+    settled(sidecar)
+}
+
+/// All of them when none is named.
+fn after_questions(world: &World, control: &Control, keys: Vec<String>) -> anyhow::Result<f64> {
+    let sidecar = world.sidecar("asked", control, &[])?;
+    wait(async {
+        let mut client = EvaluationClient::connect(format!("http://{}", sidecar.tcp)).await?.max_decoding_message_size(LARGEST_ANSWER);
+        let selector = Some(FlagSelector { keys, ..FlagSelector::default() });
+        let answer = client.evaluate_batch(EvaluateBatchRequest { selector, context: None }).await?.into_inner();
+        ensure!(!answer.decisions.is_empty(), "no flag was decided");
         Ok(())
     })?;
     settled(sidecar)
