@@ -313,6 +313,7 @@ async fn a_large_snapshot_comes_in_parts() {
     loop {
         let Event::Snapshot(part) = watch.event().await else { panic!("no snapshot") };
         parts.push(part.flags.len());
+        assert_eq!(part.position.is_some(), part.last, "nobody may resume after half of a snapshot");
         if part.last {
             break;
         }

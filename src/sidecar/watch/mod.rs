@@ -214,7 +214,8 @@ impl Watch {
             self.told.state(&self.desk.pod, &self.ask, &key, |state| part.push(state));
         }
         let last = listing.keys.as_slice().is_empty();
-        let frame = part.into_frame(listing.position, last);
+        // Nobody may go on after half of a snapshot.
+        let frame = part.into_frame(last.then_some(listing.position));
         if last {
             self.phase = Phase::Live;
         }
