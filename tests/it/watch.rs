@@ -11,7 +11,8 @@ use yardarm::sidecar::{Limits, Serve};
 use yardarm::wire::v1::flag_change::Type;
 use yardarm::wire::v1::watch_flags_request::Detail;
 use yardarm::wire::v1::watch_flags_response::Event;
-use yardarm::wire::v1::{Context, FlagChange, FlagSelector, FlagState, Position, WatchFlagsRequest, WatchFlagsResponse, WatchSnapshot};
+use yardarm::wire::v1::{Context, ErrorCode, FlagChange, FlagSelector, FlagState, Position, Reason};
+use yardarm::wire::v1::{WatchFlagsRequest, WatchFlagsResponse, WatchSnapshot};
 
 use crate::pod::{EPOCH, FLAGS, Pod, person, soon, watch_keys};
 
@@ -331,6 +332,28 @@ async fn more_changes_at_once_than_are_listed_start_every_watch_from_a_snapshot(
     assert_eq!(watch.snapshot().await.1.len(), 1506);
     pod.apply(&flag("greeting", "b"));
     assert_eq!(watch.next().await, ("greeting".into(), Type::Updated));
+}
+
+#[tokio::test]
+async fn values_that_no_message_can_carry_are_left_out_and_the_decision_says_so() {
+    let prompt = |byte: &str| format!("flags: {{ prompt: {{ variants: {{ long: {} }}, defaultVariant: long }} }}", byte.repeat(100_000));
+    let mut pod = Pod::start(&prompt("x")).await;
+    let people: Vec<_> = (0..100).map(|number| person(&number.to_string())).collect();
+    let mut watch = Watch::open(&pod, values(&["prompt", "mark"], people)).await;
+    let check = |flag: &FlagState| {
+        let (with, without): (Vec<_>, Vec<_>) = flag.decisions.iter().partition(|decision| decision.value.is_some());
+        assert_eq!((with.len(), without.len()), (40, 60));
+        for decision in without {
+            assert_eq!((decision.variant.as_str(), decision.reason(), decision.error_code()), ("long", Reason::Error, ErrorCode::General));
+            assert!(decision.error_message.contains("fewer contexts"), "{}", decision.error_message);
+        }
+    };
+    // A client that takes 4 MiB, as all do, gets them, and hears of other flags.
+    check(&watch.snapshot().await.1["prompt"]);
+    pod.apply(&prompt("y"));
+    check(watch.change().await.flag.as_ref().unwrap());
+    pod.apply(&flag("mark", "a"));
+    assert_eq!(watch.next().await, ("mark".into(), Type::Updated));
 }
 
 #[tokio::test]

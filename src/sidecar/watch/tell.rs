@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metrohash::MetroHash64;
 
-use crate::flag::{CompiledFlag, Position, Revision};
+use crate::flag::{CompiledFlag, ErrorCode, Position, Reason, Revision};
 use crate::replica::{ChangeKind, FRAME_SLOTS, Note};
 use crate::sidecar::pod::Pod;
 use crate::wire::evaluation::watch::{ChangeType, FlagState, change_frame, put_decision};
@@ -15,6 +15,10 @@ use crate::wire::evaluation::{Answer, Context};
 use crate::wire::v1::watch_flags_request::Detail;
 
 use super::ask::Ask;
+
+/// Of 4 MiB, which is what gRPC clients take by default. The rest is for what comes beside the values: a hundred decisions without one, and
+/// the part of a snapshot that they are in.
+const MAX_VALUES_BYTES: usize = (4 * 1024 - 128) * 1024;
 
 /// What a watcher was told, as far as it has to be remembered to tell it the next thing right.
 #[derive(Debug)]
@@ -100,7 +104,8 @@ fn decide(pod: &Pod, ask: &Ask, flag: &CompiledFlag, revision: Revision) -> (Vec
         let context = Context::read(context).unwrap_or_default();
         pod.decide_for_watch(flag, revision, &context, |answer| {
             hash_value(answer, &mut hasher);
-            put_decision(&mut decisions, answer);
+            let fits = decisions.len() + answer.len() <= MAX_VALUES_BYTES;
+            put_decision(&mut decisions, &if fits { *answer } else { without_value(answer) });
         });
     }
     (decisions, hasher.finish())
@@ -136,6 +141,12 @@ fn change_type(kind: ChangeKind) -> Option<ChangeType> {
 fn resume_at(kind: ChangeKind, note: &Note) -> Option<Position> {
     let Position { epoch, revision } = note.position;
     (kind != ChangeKind::Killed).then(|| Position { epoch, revision: revision.saturating_sub(1) })
+}
+
+/// Of a flag whose values for all contexts are more than a message can carry: the decision, and in place of the value how to get it.
+fn without_value<'a>(answer: &Answer<'a>) -> Answer<'a> {
+    let message = "the values for all contexts are more than a message can carry: watch with fewer contexts, or ask Evaluate for this one";
+    Answer { value: None, reason: Reason::Error, error: Some(ErrorCode::General), message, ..*answer }
 }
 
 fn hash_value(answer: &Answer<'_>, hasher: &mut MetroHash64) {
