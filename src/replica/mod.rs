@@ -8,13 +8,14 @@ mod changes;
 pub mod disk;
 pub mod follow;
 mod map;
+mod news;
 mod received;
 mod refused;
 mod registers;
 mod segments;
 mod writer;
 
-pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, Note};
+pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, FormerTags, Note};
 pub use map::{Held, Lookups, Replica, View};
 pub use writer::{Applied, Rejected, Resync, Writer};
 

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
 use super::apply::{self, Compiled};
-use super::changes::{ChangeKind, Entry, LISTED_AT_ONCE};
+use super::changes::{Entry, LISTED_AT_ONCE, Moment};
 use super::map::{Header, Held, Replica};
+use super::news;
 use super::received::{Received, within_limits};
 use super::refused::{self, Refused};
 use super::registers::Registers;
@@ -335,7 +334,7 @@ impl Writer {
             for key in gone {
                 if let Some((key, before)) = inner.flags.remove(key.as_str()) {
                     inner.keys.write().remove(&key);
-                    entries.push(deleted(key, before, self.position.revision));
+                    entries.push(news::deleted(key, before, self.position.revision));
                 }
             }
             for Refreshed { key, held } in refreshed {
@@ -348,7 +347,7 @@ impl Writer {
                         None
                     }
                 };
-                entries.extend(entry(key, before, after));
+                entries.extend(news::entry(key, before, after));
             }
             let usable = usable || inner.header.load().usable;
             let header = Header { position: self.position, digest: self.digest, usable, rejected: rejected.clone() };
@@ -360,38 +359,21 @@ impl Writer {
         Applied { position: self.position, digest: self.digest, applied_at_us, rejected }
     }
 
-    fn tell(&self, mut entries: Vec<Entry>, origin_time_us: Micros) {
+    fn tell(&self, entries: Vec<Entry>, origin_time_us: Micros) {
         let inner = &self.replica.0;
-        self.add_dependents(&mut entries);
-        let head = {
-            let mut changes = inner.changes.write();
-            if entries.len() > LISTED_AT_ONCE || changes.is_of_another_epoch(self.position) {
-                changes.forget(self.position)
-            } else {
-                changes.record(entries, self.position, origin_time_us)
-            }
+        let moment = Moment { position: self.position, origin_time_us };
+        let held = |key: &str| self.current(key);
+        // Only this writer changes the list. What is listed is put together before anybody has to wait for it.
+        let is_listed = entries.len() <= LISTED_AT_ONCE && inner.changes.read().reaches(self.position);
+        let head = if is_listed {
+            let dependents = news::dependents(entries.iter(), &self.dependents, held);
+            inner.changes.write().record(entries, dependents, moment)
+        } else {
+            let ahead = entries.iter().filter(|entry| entry.revision > self.position.revision);
+            let dependents = news::dependents(ahead, &self.dependents, held);
+            inner.changes.write().forget(entries, dependents, moment)
         };
         inner.changed.send_replace(head);
-    }
-
-    /// Readers of values must hear of a flag whose prerequisite changed.
-    fn add_dependents(&self, entries: &mut Vec<Entry>) {
-        if self.dependents.is_empty() {
-            return;
-        }
-        let mut seen: HashSet<Arc<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
-        let mut next = 0;
-        while next < entries.len() {
-            let dependents = self.dependents.get(&*entries[next].key);
-            for key in dependents.into_iter().flatten() {
-                if seen.insert(key.clone())
-                    && let Some(held) = self.current(key)
-                {
-                    entries.push(told(key.clone(), ChangeKind::PrerequisiteChanged, held, Vec::new()));
-                }
-            }
-            next += 1;
-        }
     }
 
     fn digest_after(&self, upserts: &[Item], removed: &[ItemName], kills: &[Kill]) -> Digest {
@@ -415,27 +397,4 @@ struct Edits {
 struct Refreshed {
     key: Arc<str>,
     held: Held,
-}
-
-/// What to tell of a flag that was replaced; nothing when it is the same.
-fn entry(key: Arc<str>, before: Option<Held>, after: Held) -> Option<Entry> {
-    let was_killed = before.as_ref().is_some_and(|held| held.flag.is_killed());
-    let kind = match (was_killed, after.flag.is_killed()) {
-        (false, true) => ChangeKind::Killed,
-        (true, false) => ChangeKind::Restored,
-        _ if before.as_ref().is_some_and(|held| held.revision == after.revision && held.definition == after.definition) => return None,
-        _ => ChangeKind::Updated,
-    };
-    let tags_before = before.map_or_else(Vec::new, |held| held.flag.tags().to_vec());
-    Some(told(key, kind, after, tags_before))
-}
-
-fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
-    let Held { flag, revision, definition, base_revision: _ } = held;
-    Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }
-}
-
-fn deleted(key: Arc<str>, before: Held, revision: Revision) -> Entry {
-    let tags_before = before.flag.tags().to_vec();
-    Entry { key, kind: ChangeKind::Deleted, killed: false, revision, definition: Bytes::new(), tags: Vec::new(), tags_before }
 }

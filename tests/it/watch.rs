@@ -47,7 +47,7 @@ impl Watch {
     }
 
     /// Key and type of the next change.
-    async fn next(&mut self) -> (String, Type) {
+    pub async fn next(&mut self) -> (String, Type) {
         let change = self.change().await;
         (change.flag.as_ref().unwrap().key.clone(), change.r#type())
     }
@@ -180,7 +180,7 @@ fn with_plan(key: &str, plan: &str) -> Context {
     Context { targeting_key: key.into(), attributes: Some(Struct { fields: [("plan".to_owned(), plan)].into() }) }
 }
 
-fn values(keys: &[&str], contexts: Vec<Context>) -> WatchFlagsRequest {
+pub fn values(keys: &[&str], contexts: Vec<Context>) -> WatchFlagsRequest {
     WatchFlagsRequest { detail: Detail::Values.into(), contexts, ..watch_keys(keys) }
 }
 
@@ -332,6 +332,58 @@ async fn more_changes_at_once_than_are_listed_start_every_watch_from_a_snapshot(
     assert_eq!(watch.snapshot().await.1.len(), 1506);
     pod.apply(&flag("greeting", "b"));
     assert_eq!(watch.next().await, ("greeting".into(), Type::Updated));
+}
+
+#[tokio::test]
+async fn a_kill_on_which_a_thousand_flags_depend_is_told_as_one_and_nobody_loses_its_place_but_watchers_of_values() {
+    const DEPENDENTS: usize = 1_001;
+    let base = r#"platform: { variants: { "on": true, "off": false }, defaultVariant: "on" }"#;
+    let dependents: String = (0..DEPENDENTS)
+        .map(|n| {
+            format!(
+                r#", d{n:04}: {{ variants: {{ "on": true, "off": false }}, defaultVariant: "on", offVariant: "off",
+                   prerequisites: [ {{ flag: platform, variants: ["on"] }} ] }}"#
+            )
+        })
+        .collect();
+    let mut pod = Pod::start(&format!("flags: {{ {base}{dependents} }}")).await;
+    let one = watch_keys(&["platform"]);
+    let all = WatchFlagsRequest { detail: Detail::Definitions.into(), ..everything() };
+    let mut live = Vec::new();
+    let mut position = None;
+    for request in [&one, &all] {
+        let mut watch = Watch::open(&pod, request.clone()).await;
+        position = Some(watch.snapshot().await.0);
+        live.push(watch);
+    }
+    let mut of_values = Watch::open(&pod, values(&["platform", "d0007"], vec![person("ana")])).await;
+    of_values.snapshot().await;
+    pod.kill("platform");
+    for request in [one, all] {
+        live.push(Watch::open(&pod, WatchFlagsRequest { resume: position, ..request }).await);
+    }
+    for watch in &mut live {
+        assert_eq!(watch.next().await, ("platform".into(), Type::Killed));
+    }
+    // The kill first; then what it changed, which is too much to be told one by one.
+    assert_eq!(of_values.next().await, ("platform".into(), Type::Killed));
+    assert_eq!(of_values.snapshot().await.1["d0007"].decisions[0].variant, "off");
+    pod.apply(&flag("mark", "a"));
+    assert_eq!(live[1].next().await, ("mark".into(), Type::Updated));
+    assert_eq!(live[3].next().await, ("mark".into(), Type::Updated));
+}
+
+#[tokio::test]
+async fn a_kill_comes_before_the_snapshot_that_a_change_of_very_many_flags_leads_to() {
+    let mut pod = Pod::start(FLAGS).await;
+    let mut watch = Watch::open(&pod, everything()).await;
+    watch.snapshot().await;
+    let flags: String = (0..1500).map(|n| format!("  flag-{n:04}: {{ variants: {{ a: 1 }}, defaultVariant: a }}\n")).collect();
+    // By the lane, ahead of the change that follows; and that change takes the list away.
+    pod.hand().announce_kill("greeting");
+    pod.apply(&format!("flags:\n{flags}"));
+    assert_eq!(watch.next().await, ("greeting".into(), Type::Killed));
+    assert!(watch.snapshot().await.1["greeting"].killed);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::flag::Position;
+use crate::replica::Cursor;
 use crate::wire::SELECTOR_NAMES;
 use crate::wire::evaluation::{Context, Malformed, Refused};
 use crate::wire::v1::watch_flags_request::Detail;
@@ -64,6 +65,11 @@ impl Ask {
             resume: resume.map(Position::from),
             heartbeat: Duration::from_millis(heartbeat_ms.into()),
         })
+    }
+
+    /// What a prerequisite changes in a flag that depends on it is its values, and only whoever asked for values reads of that.
+    pub(super) fn reads(&self, from: Cursor) -> Cursor {
+        if self.detail == Detail::Values { from } else { from.without_prerequisites() }
     }
 }
 

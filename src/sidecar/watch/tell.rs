@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use metrohash::MetroHash64;
 
-use crate::flag::{CompiledFlag, ErrorCode, Position, Reason, Revision};
+use crate::flag::{CompiledFlag, ErrorCode, Reason, Revision};
 use crate::replica::{ChangeKind, FRAME_SLOTS, Note};
 use crate::sidecar::pod::Pod;
 use crate::wire::evaluation::watch::{ChangeType, FlagState, change_frame, put_decision};
@@ -56,7 +56,7 @@ impl Told {
     fn kind_for_tags(&mut self, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<ChangeKind> {
         let is_in = kind != ChangeKind::Deleted && ask.selection.has_tags(&note.tags);
         let was_in = self.selected.insert(note.key.clone(), is_in);
-        let was_in = was_in.unwrap_or_else(|| self.resumed && ask.selection.has_tags(&note.tags_before));
+        let was_in = was_in.unwrap_or_else(|| self.resumed && note.former_tags.may_have_been(&ask.selection.tags));
         if is_in { Some(kind) } else { was_in.then_some(ChangeKind::Deleted) }
     }
 
@@ -72,7 +72,7 @@ impl Told {
             return None;
         }
         let state = FlagState { key: &note.key, revision, killed: flag.is_killed(), definition: &[], decisions: &decisions };
-        Some(change_frame(change, &state, resume_at(kind, note), note.origin_time_us))
+        Some(change_frame(change, &state, note.resume_at(kind), note.origin_time_us))
     }
 
     /// The state of a flag for a snapshot, given to `take`.
@@ -120,7 +120,7 @@ fn shared_frame(detail: Detail, kind: ChangeKind, note: &Note) -> Option<Bytes> 
     let frame = note.frames[slot % FRAME_SLOTS].get_or_init(|| {
         let definition = if with_definition { &note.definition[..] } else { &[] };
         let state = FlagState { key: &note.key, revision: note.revision, killed: note.killed && !gone, definition, decisions: &[] };
-        change_frame(change, &state, resume_at(kind, note), note.origin_time_us)
+        change_frame(change, &state, note.resume_at(kind), note.origin_time_us)
     });
     Some(frame.clone())
 }
@@ -134,13 +134,6 @@ fn change_type(kind: ChangeKind) -> Option<ChangeType> {
         ChangeKind::Deleted => Some(ChangeType::Deleted),
         ChangeKind::PrerequisiteChanged => None,
     }
-}
-
-/// Where a watcher that got this far may resume. Not at the revision of the change itself: it may have changed more flags, which come
-/// next. A kill overtakes changes that must not be skipped, so that nothing can be said.
-fn resume_at(kind: ChangeKind, note: &Note) -> Option<Position> {
-    let Position { epoch, revision } = note.position;
-    (kind != ChangeKind::Killed).then(|| Position { epoch, revision: revision.saturating_sub(1) })
 }
 
 /// Of a flag whose values for all contexts are more than a message can carry: the decision, and in place of the value how to get it.
