@@ -14,7 +14,7 @@ use crate::wire::evaluation::watch::{ChangeType, FlagState, change_frame, put_de
 use crate::wire::evaluation::{Answer, Context};
 use crate::wire::v1::watch_flags_request::Detail;
 
-use super::ask::Ask;
+use super::ask::{Ask, Selection};
 
 /// Of 4 MiB, which is what gRPC clients take by default. The rest is for what comes beside the values: a hundred decisions without one, and
 /// the part of a snapshot that they are in.
@@ -25,7 +25,8 @@ const MAX_VALUES_BYTES: usize = (4 * 1024 - 128) * 1024;
 pub(super) struct Told {
     /// For values: a hash of the answers of each flag, so that only a change of them makes a message.
     values: HashMap<Arc<str>, u64>,
-    /// For tags: whether a flag was in the selection when it was last told, so that the watcher hears when one leaves it.
+    /// For tags: flags that are in the selection, so that the watcher hears when one leaves it; after a resume also those, while they
+    /// exist, that the watcher was told are not.
     selected: HashMap<Arc<str>, bool>,
     /// What was told before this watch is not known.
     resumed: bool,
@@ -54,10 +55,18 @@ impl Told {
 
     /// A flag that leaves the selection is as good as deleted.
     fn kind_for_tags(&mut self, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<ChangeKind> {
-        let is_in = kind != ChangeKind::Deleted && ask.selection.has_tags(&note.tags);
-        let was_in = self.selected.insert(note.key.clone(), is_in);
-        let was_in = was_in.unwrap_or_else(|| self.resumed && note.former_tags.may_have_been(&ask.selection.tags));
-        if is_in { Some(kind) } else { was_in.then_some(ChangeKind::Deleted) }
+        let Selection { tags, .. } = &ask.selection;
+        if kind != ChangeKind::Deleted && ask.selection.has_tags(&note.tags) {
+            self.selected.insert(note.key.clone(), true);
+            return Some(kind);
+        }
+        let may_have_been_in = self.resumed && note.former_tags.may_have_been(tags);
+        let was_in = self.selected.remove(&note.key).unwrap_or(may_have_been_in);
+        // Told once that it left. Of flags that are gone, or that never were in, nothing is kept: they may come and go for ever.
+        if may_have_been_in && kind != ChangeKind::Deleted {
+            self.selected.insert(note.key.clone(), false);
+        }
+        was_in.then_some(ChangeKind::Deleted)
     }
 
     fn change_of_values(&mut self, pod: &Pod, ask: &Ask, kind: ChangeKind, note: &Note) -> Option<Bytes> {
@@ -67,6 +76,10 @@ impl Told {
         }
         let change = change_type(kind).unwrap_or(ChangeType::Updated);
         let (flag, revision) = pod.replica.with(&note.key, |held| held.map(|held| (held.flag.clone(), held.revision)))?;
+        if flag.is_killed() != note.killed {
+            // The values are those of a kill, or a restore, that comes next. Told now it would not be told as what it is.
+            return None;
+        }
         let (decisions, hash) = decide(pod, ask, &flag, revision);
         if self.values.insert(note.key.clone(), hash) == Some(hash) {
             return None;
@@ -150,5 +163,47 @@ fn hash_value(answer: &Answer<'_>, hasher: &mut MetroHash64) {
     for part in [answer.variant.as_bytes(), &value] {
         hasher.write(&(part.len() as u64).to_le_bytes());
         hasher.write(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use crate::clock::ManualClock;
+    use crate::flag::{Delta, Digest, Item, ItemName, Position};
+    use crate::replica::{Replica, Writer};
+    use crate::wire::v1::{FlagSelector, WatchFlagsRequest};
+
+    use super::*;
+
+    /// A flag that is created with a tag, and deleted again.
+    fn preview(writer: &mut Writer, number: u64, tag: &str) {
+        let key = format!("preview-{number}");
+        let definition = format!(r#"{{"tags":["{tag}"],"variants":{{"a":1}},"defaultVariant":"a"}}"#).into();
+        let item = Item { name: ItemName::flag(&key), revision: 2 * number + 1, definition };
+        let digest = Digest::of([&item], []);
+        let at = |revision| Delta { prev_revision: revision - 1, revision, ..Delta::default() };
+        writer.apply_delta(Delta { upserts: vec![item], digest, ..at(2 * number + 1) }).unwrap();
+        writer.apply_delta(Delta { removed: vec![ItemName::flag(&key)], ..at(2 * number + 2) }).unwrap();
+    }
+
+    #[test]
+    fn a_watch_by_tags_remembers_nothing_of_flags_that_come_and_go() {
+        let selector = FlagSelector { tags: vec!["core".into()], ..FlagSelector::default() };
+        let ask = Ask::read(&WatchFlagsRequest { selector: Some(selector), ..Default::default() }.encode_to_vec()).unwrap();
+        for mut told in [Told::from_a_snapshot(), Told::before()] {
+            let (replica, mut writer) = Replica::new(Arc::new(ManualClock::default()));
+            let mut cursor = replica.resume(Position::default()).unwrap();
+            for number in 0..200 {
+                preview(&mut writer, number, if number % 2 == 0 { "core" } else { "web" });
+                let changes = replica.changes_after(cursor, 100);
+                cursor = changes.cursor;
+                for (kind, note) in &changes.notes {
+                    told.kind_for_tags(&ask, *kind, note);
+                }
+            }
+            assert_eq!(told.selected.len(), 0);
+        }
     }
 }
