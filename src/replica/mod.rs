@@ -8,6 +8,7 @@ mod changes;
 pub mod disk;
 pub mod follow;
 mod map;
+mod news;
 mod received;
 mod refused;
 mod registers;
@@ -16,7 +17,7 @@ mod segments;
 mod slot;
 mod writer;
 
-pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, Note};
+pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, FormerTags, Note};
 pub use map::{Held, Lookups, Replica, View};
 pub use saved::Saved;
 pub use writer::{Applied, Rejected, Resync, Writer};

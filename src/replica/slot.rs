@@ -54,6 +54,13 @@ impl Slot {
         }
     }
 
+    pub(super) fn is_killed(&self) -> bool {
+        match self {
+            Self::Ready(held) => held.flag.is_killed(),
+            Self::Cold(cold) => cold.killed,
+        }
+    }
+
     /// `None` for a cold one, even if it was asked for.
     pub(super) fn ready(&self) -> Option<&Held> {
         match self {

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
 use super::apply::{self, Body, COLD_FROM, Compiled, may_be_cold};
-use super::changes::{ChangeKind, Entry, LISTED_AT_ONCE};
+use super::changes::{Entry, LISTED_AT_ONCE, Moment};
 use super::map::{Header, Held, Replica};
+use super::news;
 use super::received::{Received, check_state};
 use super::refused::{self, Refused};
 use super::registers::Registers;
@@ -39,7 +38,7 @@ pub struct Writer {
 struct Unvetted {
     keys: Vec<Arc<str>>,
     /// Killed or restored meanwhile. Which flags depend on them is told when it is known.
-    toggled: Vec<String>,
+    toggled: Vec<Arc<str>>,
 }
 
 /// A definition that the control plane sent and that this replica cannot serve.
@@ -125,10 +124,11 @@ impl Writer {
         self.unvetted.keys = Vec::new();
         self.replica.0.segments.store(Arc::default());
         let toggled = std::mem::take(&mut self.unvetted.toggled);
-        let noted = toggled.iter().filter_map(|key| self.current(key).map(|held| (key.as_str().into(), held)));
-        let noted: Vec<_> = noted.map(|(key, held)| told(key, ChangeKind::PrerequisiteChanged, held, Vec::new())).collect();
-        if !noted.is_empty() {
-            self.tell(Some(noted), self.origin_time_us);
+        if !toggled.is_empty() {
+            let dependents = self.dependents_of(toggled.iter());
+            let moment = Moment { position: self.position, origin_time_us: self.origin_time_us };
+            let head = self.replica.0.changes.write().record(Vec::new(), dependents, moment);
+            self.replica.0.changed.send_replace(head);
         }
         (!self.rejected.is_empty()).then(|| self.publish(Vec::new(), Vec::new(), self.origin_time_us, true))
     }
@@ -182,7 +182,7 @@ impl Writer {
             return None;
         }
         if !self.is_vetted() {
-            self.unvetted.toggled.push(key.clone());
+            self.unvetted.toggled.push(key.as_str().into());
         }
         let refreshed = self.refresh(&key).into_iter().collect();
         Some(self.publish(refreshed, Vec::new(), origin_time_us, false))
@@ -412,15 +412,16 @@ impl Writer {
     fn publish(&mut self, refreshed: Vec<Refreshed>, gone: Vec<String>, origin_time_us: Micros, usable: bool) -> Applied {
         let inner = self.replica.0.clone();
         let rejected: Arc<[Rejected]> = self.rejected.values().cloned().collect();
-        // Of very many nothing is told one by one, and none that is cold is compiled only to be told.
+        // Of very many only kills are told one by one, and nothing that is cold is compiled only to be told.
         let listed = refreshed.len() + gone.len() <= LISTED_AT_ONCE;
+        let is_told = |key: &str| listed || inner.flags.get(key).is_some_and(|slot| slot.is_killed());
         let mut entries = Vec::new();
-        if listed {
-            let gone = gone.iter().filter_map(|key| Some((key.as_str().into(), self.current(key)?)));
-            entries.extend(gone.map(|(key, before)| deleted(key, before, self.position.revision)));
-            let after = |refreshed: &Refreshed| refreshed.slot.held(&refreshed.key, &inner.segments).cloned();
-            let told = refreshed.iter().filter_map(|one| entry(one.key.clone(), self.current(&one.key), after(one)?));
-            entries.extend(told);
+        for key in gone.iter().filter(|key| is_told(key)) {
+            entries.extend(self.current(key).map(|before| news::deleted(key.as_str().into(), before, self.position.revision)));
+        }
+        for Refreshed { key, slot } in refreshed.iter().filter(|one| one.slot.is_killed() || is_told(&one.key)) {
+            let after = slot.held(key, &inner.segments).cloned();
+            entries.extend(after.and_then(|after| news::entry(key.clone(), self.current(key), after)));
         }
         {
             let _turn = inner.turnstile.lock();
@@ -445,44 +446,29 @@ impl Writer {
             inner.sequence.fetch_add(1, Ordering::Release);
         }
         let applied_at_us = inner.clock.now_us();
-        self.tell(listed.then_some(entries), origin_time_us);
+        self.tell(entries, listed, origin_time_us);
         Applied { position: self.position, digest: self.digest, applied_at_us, rejected }
     }
 
-    /// `None`: everything may have changed.
-    fn tell(&self, mut entries: Option<Vec<Entry>>, origin_time_us: Micros) {
+    /// Not `listed`: everything may have changed, and `entries` has what concerns kills.
+    fn tell(&self, entries: Vec<Entry>, listed: bool, origin_time_us: Micros) {
         let inner = &self.replica.0;
-        if let Some(entries) = &mut entries {
-            self.add_dependents(entries);
-        }
-        let head = {
-            let mut changes = inner.changes.write();
-            match entries.filter(|entries| entries.len() <= LISTED_AT_ONCE && !changes.is_of_another_epoch(self.position)) {
-                Some(entries) => changes.record(entries, self.position, origin_time_us),
-                None => changes.forget(self.position),
-            }
+        let moment = Moment { position: self.position, origin_time_us };
+        // Only this writer changes the list. What is listed is put together before anybody has to wait for it.
+        let is_listed = listed && entries.len() <= LISTED_AT_ONCE && inner.changes.read().reaches(self.position);
+        let head = if is_listed {
+            let dependents = self.dependents_of(entries.iter().map(|entry| &entry.key));
+            inner.changes.write().record(entries, dependents, moment)
+        } else {
+            let ahead = entries.iter().filter(|entry| entry.revision > self.position.revision);
+            let dependents = self.dependents_of(ahead.map(|entry| &entry.key));
+            inner.changes.write().forget(entries, dependents, moment)
         };
         inner.changed.send_replace(head);
     }
 
-    /// Readers of values must hear of a flag whose prerequisite changed.
-    fn add_dependents(&self, entries: &mut Vec<Entry>) {
-        if self.dependents.is_empty() {
-            return;
-        }
-        let mut seen: HashSet<Arc<str>> = entries.iter().map(|entry| entry.key.clone()).collect();
-        let mut next = 0;
-        while next < entries.len() {
-            let dependents = self.dependents.get(&*entries[next].key);
-            for key in dependents.into_iter().flatten() {
-                if seen.insert(key.clone())
-                    && let Some(held) = self.current(key)
-                {
-                    entries.push(told(key.clone(), ChangeKind::PrerequisiteChanged, held, Vec::new()));
-                }
-            }
-            next += 1;
-        }
+    fn dependents_of<'a>(&self, changed: impl Iterator<Item = &'a Arc<str>>) -> Option<Vec<Entry>> {
+        news::dependents(changed, &self.dependents, |key| self.current(key))
     }
 
     fn digest_after(&self, upserts: &[Item], removed: &[ItemName], kills: &[Kill]) -> Digest {
@@ -507,27 +493,4 @@ pub(super) struct Edits {
 struct Refreshed {
     key: Arc<str>,
     slot: Slot,
-}
-
-/// What to tell of a flag that was replaced; nothing when it is the same.
-fn entry(key: Arc<str>, before: Option<Held>, after: Held) -> Option<Entry> {
-    let was_killed = before.as_ref().is_some_and(|held| held.flag.is_killed());
-    let kind = match (was_killed, after.flag.is_killed()) {
-        (false, true) => ChangeKind::Killed,
-        (true, false) => ChangeKind::Restored,
-        _ if before.as_ref().is_some_and(|held| held.revision == after.revision && held.definition == after.definition) => return None,
-        _ => ChangeKind::Updated,
-    };
-    let tags_before = before.map_or_else(Vec::new, |held| held.flag.tags().to_vec());
-    Some(told(key, kind, after, tags_before))
-}
-
-fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
-    let Held { flag, revision, definition, .. } = held;
-    Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }
-}
-
-fn deleted(key: Arc<str>, before: Held, revision: Revision) -> Entry {
-    let tags_before = before.flag.tags().to_vec();
-    Entry { key, kind: ChangeKind::Deleted, killed: false, revision, definition: Bytes::new(), tags: Vec::new(), tags_before }
 }

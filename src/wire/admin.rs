@@ -7,15 +7,13 @@ use bytes::Bytes;
 use crate::flag::{Item, ItemKind, ItemName, Kill, Position, Revision};
 
 use super::replication::{Malformed, environment};
-use super::v1;
+use super::{SELECTOR_NAMES, v1};
 
 /// The largest message that goes either way: an environment of 32 MiB, and what gRPC adds.
 pub const MESSAGE_BYTES: usize = 64 << 20;
 /// Entries of a list that has no limit of its own, and the most that are ever answered.
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 1_000;
-/// Keys and tags that a selector may name.
-const SELECTOR_NAMES: usize = 20_000;
 
 /// Who changes something, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,5 +13,8 @@ pub mod frame;
 pub mod json;
 pub mod replication;
 
+/// Keys and tags that a selector may name.
+pub const SELECTOR_NAMES: usize = 20_000;
+
 /// For gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -31,6 +31,7 @@ mod process;
 mod readme;
 mod replica;
 mod replication;
+mod resumed_watch;
 mod rig;
 mod sidecar;
 mod slow_watch;

@@ -72,6 +72,13 @@ fn checkout() -> serde_json::Value {
     json!({ "variants": { "on": true, "off": false }, "defaultVariant": "on" })
 }
 
+fn dependent_on(flag: &str) -> serde_json::Value {
+    json!({
+        "variants": { "on": true, "off": false }, "defaultVariant": "on", "offVariant": "off",
+        "prerequisites": [{ "flag": flag, "variants": ["on"] }],
+    })
+}
+
 fn synced(upstream: &Upstream) -> (Replica, Writer) {
     let (replica, mut writer) = Replica::new(Arc::new(ManualClock::at(1_000_000)));
     writer.apply_snapshot(upstream.state()).unwrap();
@@ -217,6 +224,44 @@ fn a_kill_survives_a_resync_by_snapshot_and_a_restart_from_disk() {
     assert_eq!(replica.age(), Duration::from_micros(500_000));
     reborn.apply_snapshot(upstream.state()).unwrap();
     assert!(is_killed(&replica, "checkout"));
+}
+
+/// What a watcher hears that had heard everything up to a position.
+fn missed(replica: &Replica, position: Position) -> Vec<(String, ChangeKind)> {
+    let changes = replica.changes_after(replica.resume(position).unwrap(), 100);
+    assert!(!changes.lost);
+    changes.notes.iter().map(|(kind, note)| (note.key.to_string(), *kind)).collect()
+}
+
+#[test]
+fn a_kill_ahead_of_the_log_is_heard_by_a_watcher_that_resumes_after_a_restart_from_disk_with_what_depends_on_it() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    upstream.put(ItemName::flag("long_dead"), checkout());
+    upstream.put(ItemName::flag("dependent"), dependent_on("checkout"));
+    upstream.set_killed("long_dead", true);
+    let (_, mut writer) = synced(&upstream);
+    let position = upstream.position();
+    let kill = upstream.set_killed("checkout", true);
+    writer.apply_kill(EPOCH, kill.kills[0].clone()).unwrap();
+    let (replica, mut reborn) = Replica::new(Arc::new(ManualClock::at(2_000_000)));
+    reborn.load(writer.state(), 1_500_000).unwrap();
+    let expected = [("checkout".to_owned(), ChangeKind::Killed), ("dependent".to_owned(), ChangeKind::PrerequisiteChanged)];
+    assert_eq!(missed(&replica, position), expected);
+    reborn.apply_delta(kill).unwrap();
+    assert_eq!(missed(&replica, position), expected);
+    assert_eq!(missed(&replica, upstream.position()), []);
+}
+
+#[test]
+fn a_kill_of_another_epoch_and_that_it_is_void_are_heard_by_a_watcher_that_resumes_where_the_log_did_not_move() {
+    let mut upstream = Upstream::default();
+    upstream.put(ItemName::flag("checkout"), checkout());
+    let (replica, mut writer) = synced(&upstream);
+    writer.apply_kill(EPOCH + 1, register("checkout", 1, true)).unwrap();
+    assert_eq!(missed(&replica, upstream.position()), [("checkout".to_owned(), ChangeKind::Killed)]);
+    writer.confirm_fresh(upstream.position(), upstream.state().digest).unwrap();
+    assert_eq!(missed(&replica, upstream.position()), [("checkout".to_owned(), ChangeKind::Restored)]);
 }
 
 #[test]
@@ -430,11 +475,7 @@ fn a_flag_that_is_too_large_is_rejected_by_name() {
 fn watchers_hear_of_a_flag_whose_prerequisite_changed() {
     let mut upstream = Upstream::default();
     upstream.put(ItemName::flag("base"), checkout());
-    let dependent = json!({
-        "variants": { "on": true, "off": false }, "defaultVariant": "on", "offVariant": "off",
-        "prerequisites": [{ "flag": "base", "variants": ["on"] }],
-    });
-    upstream.put(ItemName::flag("dependent"), dependent);
+    upstream.put(ItemName::flag("dependent"), dependent_on("base"));
     let (replica, mut writer) = synced(&upstream);
     let cursor = replica.cursor();
     writer.apply_delta(upstream.set_killed("base", true)).unwrap();

@@ -11,7 +11,8 @@ use yardarm::sidecar::{Limits, Serve};
 use yardarm::wire::v1::flag_change::Type;
 use yardarm::wire::v1::watch_flags_request::Detail;
 use yardarm::wire::v1::watch_flags_response::Event;
-use yardarm::wire::v1::{Context, FlagChange, FlagSelector, FlagState, Position, WatchFlagsRequest, WatchFlagsResponse, WatchSnapshot};
+use yardarm::wire::v1::{Context, ErrorCode, FlagChange, FlagSelector, FlagState, Position, Reason};
+use yardarm::wire::v1::{WatchFlagsRequest, WatchFlagsResponse, WatchSnapshot};
 
 use crate::pod::{EPOCH, FLAGS, Pod, person, soon, watch_keys};
 
@@ -46,7 +47,7 @@ impl Watch {
     }
 
     /// Key and type of the next change.
-    async fn next(&mut self) -> (String, Type) {
+    pub async fn next(&mut self) -> (String, Type) {
         let change = self.change().await;
         (change.flag.as_ref().unwrap().key.clone(), change.r#type())
     }
@@ -179,7 +180,7 @@ fn with_plan(key: &str, plan: &str) -> Context {
     Context { targeting_key: key.into(), attributes: Some(Struct { fields: [("plan".to_owned(), plan)].into() }) }
 }
 
-fn values(keys: &[&str], contexts: Vec<Context>) -> WatchFlagsRequest {
+pub fn values(keys: &[&str], contexts: Vec<Context>) -> WatchFlagsRequest {
     WatchFlagsRequest { detail: Detail::Values.into(), contexts, ..watch_keys(keys) }
 }
 
@@ -313,6 +314,7 @@ async fn a_large_snapshot_comes_in_parts() {
     loop {
         let Event::Snapshot(part) = watch.event().await else { panic!("no snapshot") };
         parts.push(part.flags.len());
+        assert_eq!(part.position.is_some(), part.last, "nobody may resume after half of a snapshot");
         if part.last {
             break;
         }
@@ -330,6 +332,80 @@ async fn more_changes_at_once_than_are_listed_start_every_watch_from_a_snapshot(
     assert_eq!(watch.snapshot().await.1.len(), 1506);
     pod.apply(&flag("greeting", "b"));
     assert_eq!(watch.next().await, ("greeting".into(), Type::Updated));
+}
+
+#[tokio::test]
+async fn a_kill_on_which_a_thousand_flags_depend_is_told_as_one_and_nobody_loses_its_place_but_watchers_of_values() {
+    const DEPENDENTS: usize = 1_001;
+    let base = r#"platform: { variants: { "on": true, "off": false }, defaultVariant: "on" }"#;
+    let dependents: String = (0..DEPENDENTS)
+        .map(|n| {
+            format!(
+                r#", d{n:04}: {{ variants: {{ "on": true, "off": false }}, defaultVariant: "on", offVariant: "off",
+                   prerequisites: [ {{ flag: platform, variants: ["on"] }} ] }}"#
+            )
+        })
+        .collect();
+    let mut pod = Pod::start(&format!("flags: {{ {base}{dependents} }}")).await;
+    let one = watch_keys(&["platform"]);
+    let all = WatchFlagsRequest { detail: Detail::Definitions.into(), ..everything() };
+    let mut live = Vec::new();
+    let mut position = None;
+    for request in [&one, &all] {
+        let mut watch = Watch::open(&pod, request.clone()).await;
+        position = Some(watch.snapshot().await.0);
+        live.push(watch);
+    }
+    let mut of_values = Watch::open(&pod, values(&["platform", "d0007"], vec![person("ana")])).await;
+    of_values.snapshot().await;
+    pod.kill("platform");
+    for request in [one, all] {
+        live.push(Watch::open(&pod, WatchFlagsRequest { resume: position, ..request }).await);
+    }
+    for watch in &mut live {
+        assert_eq!(watch.next().await, ("platform".into(), Type::Killed));
+    }
+    // The kill first; then what it changed, which is too much to be told one by one.
+    assert_eq!(of_values.next().await, ("platform".into(), Type::Killed));
+    assert_eq!(of_values.snapshot().await.1["d0007"].decisions[0].variant, "off");
+    pod.apply(&flag("mark", "a"));
+    assert_eq!(live[1].next().await, ("mark".into(), Type::Updated));
+    assert_eq!(live[3].next().await, ("mark".into(), Type::Updated));
+}
+
+#[tokio::test]
+async fn a_kill_comes_before_the_snapshot_that_a_change_of_very_many_flags_leads_to() {
+    let mut pod = Pod::start(FLAGS).await;
+    let mut watch = Watch::open(&pod, everything()).await;
+    watch.snapshot().await;
+    let flags: String = (0..1500).map(|n| format!("  flag-{n:04}: {{ variants: {{ a: 1 }}, defaultVariant: a }}\n")).collect();
+    // By the lane, ahead of the change that follows; and that change takes the list away.
+    pod.hand().announce_kill("greeting");
+    pod.apply(&format!("flags:\n{flags}"));
+    assert_eq!(watch.next().await, ("greeting".into(), Type::Killed));
+    assert!(watch.snapshot().await.1["greeting"].killed);
+}
+
+#[tokio::test]
+async fn values_that_no_message_can_carry_are_left_out_and_the_decision_says_so() {
+    let prompt = |byte: &str| format!("flags: {{ prompt: {{ variants: {{ long: {} }}, defaultVariant: long }} }}", byte.repeat(100_000));
+    let mut pod = Pod::start(&prompt("x")).await;
+    let people: Vec<_> = (0..100).map(|number| person(&number.to_string())).collect();
+    let mut watch = Watch::open(&pod, values(&["prompt", "mark"], people)).await;
+    let check = |flag: &FlagState| {
+        let (with, without): (Vec<_>, Vec<_>) = flag.decisions.iter().partition(|decision| decision.value.is_some());
+        assert_eq!((with.len(), without.len()), (40, 60));
+        for decision in without {
+            assert_eq!((decision.variant.as_str(), decision.reason(), decision.error_code()), ("long", Reason::Error, ErrorCode::General));
+            assert!(decision.error_message.contains("fewer contexts"), "{}", decision.error_message);
+        }
+    };
+    // A client that takes 4 MiB, as all do, gets them, and hears of other flags.
+    check(&watch.snapshot().await.1["prompt"]);
+    pod.apply(&prompt("y"));
+    check(watch.change().await.flag.as_ref().unwrap());
+    pod.apply(&flag("mark", "a"));
+    assert_eq!(watch.next().await, ("mark".into(), Type::Updated));
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use prost::Message as _;
 
 use crate::flag::Position;
+use crate::replica::Cursor;
+use crate::wire::SELECTOR_NAMES;
 use crate::wire::evaluation::{Context, Malformed, Refused};
 use crate::wire::v1::watch_flags_request::Detail;
 use crate::wire::v1::{FlagSelector, WatchFlagsRequest};
@@ -47,17 +49,27 @@ impl Ask {
         if !(MIN_HEARTBEAT_MS..=MAX_HEARTBEAT_MS).contains(&heartbeat_ms) {
             return Err(fault("heartbeat_ms", format!("is {heartbeat_ms}, expected {MIN_HEARTBEAT_MS} to {MAX_HEARTBEAT_MS}, or 0")));
         }
+        let selector = selector.unwrap_or_default();
+        let names = selector.keys.len() + selector.tags.len();
+        if names > SELECTOR_NAMES {
+            return Err(fault("selector", format!("names {names} keys and tags, expected at most {SELECTOR_NAMES}")));
+        }
         let contexts: Vec<_> = contexts.iter().map(prost::Message::encode_to_vec).collect();
         for context in &contexts {
             Context::read(context)?;
         }
         Ok(Self {
-            selection: selector.map(Selection::from).unwrap_or_default(),
+            selection: selector.into(),
             detail,
             contexts,
             resume: resume.map(Position::from),
             heartbeat: Duration::from_millis(heartbeat_ms.into()),
         })
+    }
+
+    /// What a prerequisite changes in a flag that depends on it is its values, and only whoever asked for values reads of that.
+    pub(super) fn reads(&self, from: Cursor) -> Cursor {
+        if self.detail == Detail::Values { from } else { from.without_prerequisites() }
     }
 }
 
@@ -65,6 +77,7 @@ impl From<FlagSelector> for Selection {
     fn from(FlagSelector { mut keys, prefix, tags }: FlagSelector) -> Self {
         keys.sort_unstable();
         keys.dedup();
+        keys.shrink_to_fit();
         Self { keys, prefix, tags }
     }
 }
@@ -109,6 +122,11 @@ mod tests {
         assert_eq!(field(&WatchFlagsRequest { contexts: vec![v1::Context::default()], ..Default::default() }), "contexts");
         assert_eq!(field(&WatchFlagsRequest { detail: 9, ..Default::default() }), "detail");
         assert_eq!(field(&WatchFlagsRequest { heartbeat_ms: 99, ..Default::default() }), "heartbeat_ms");
+        let keys = vec!["key".to_owned(); SELECTOR_NAMES];
+        let selector = FlagSelector { keys, ..FlagSelector::default() };
+        assert!(read(&WatchFlagsRequest { selector: Some(selector.clone()), ..Default::default() }).is_ok());
+        let selector = FlagSelector { tags: vec!["tag".to_owned()], ..selector };
+        assert_eq!(field(&WatchFlagsRequest { selector: Some(selector), ..Default::default() }), "selector");
         let large = v1::Context { targeting_key: "x".repeat(65 * 1024), attributes: None };
         assert_eq!(field(&WatchFlagsRequest { contexts: vec![large], ..values }), "context");
     }

@@ -42,6 +42,9 @@ const WRITE_BYTES: usize = 16 * 1024;
 /// Changes that are taken from the list together; until they are told they are held by reference.
 const TAKE: usize = 32;
 
+/// No more is taken while so many wait to be told: at least the first `TAKE` of them are kills then.
+const MAX_PENDING: usize = 2 * TAKE;
+
 pub(super) async fn watch_flags(desk: Arc<Desk>, request: Request<Incoming>) -> Response<Body> {
     let trace = rpc::server("yardarm.v1.Evaluation/WatchFlags", request.headers());
     let started = match Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await {
@@ -107,9 +110,12 @@ impl Watch {
                 told = Told::before();
                 (Phase::Live, cursor)
             }
-            None if replica.is_usable() => list(&desk, &ask),
-            None => (Phase::Waiting, replica.cursor()),
+            None => {
+                let cursor = replica.cursor();
+                (if replica.is_usable() { list(&desk, &ask) } else { Phase::Waiting }, cursor)
+            }
         };
+        let cursor = ask.reads(cursor);
         let position = ask.resume.unwrap_or_default();
         let seat = desk.bell.seat();
         let heartbeat = Box::pin(tokio::time::sleep(heartbeat));
@@ -130,17 +136,20 @@ impl Watch {
         })
     }
 
-    fn restart(&mut self) {
+    /// Starts from a snapshot and goes on at `cursor`. Subscribed first, listed after: what changes meanwhile is told as a change once more.
+    fn restart(&mut self, cursor: Cursor) {
         self.told = Told::from_a_snapshot();
         self.heard = None;
-        self.pending.clear();
-        (self.phase, self.cursor) = list(&self.desk, &self.ask);
+        // A snapshot says that a flag is killed, not that it was killed just now: that is still told, and first.
+        self.pending.retain(|(kind, _)| *kind == ChangeKind::Killed);
+        self.cursor = cursor;
+        self.phase = list(&self.desk, &self.ask);
     }
 
     /// What there is to say now.
     fn next(&mut self) -> Option<Bytes> {
         if matches!(self.phase, Phase::Waiting) && self.desk.pod.replica.is_usable() {
-            self.restart();
+            self.restart(self.ask.reads(self.desk.pod.replica.cursor()));
         }
         if matches!(self.phase, Phase::Waiting) {
             return None;
@@ -184,7 +193,7 @@ impl Watch {
     /// only they are taken: they do not wait for the rest of it, and the rest of it is read when it is told.
     fn take_changes(&mut self) {
         let rung = Some(self.desk.bell.rung());
-        if self.heard == rung {
+        if self.heard == rung || self.pending.len() >= MAX_PENDING {
             return;
         }
         let only_kills = !self.pending.is_empty() || matches!(self.phase, Phase::Listing(_));
@@ -192,11 +201,12 @@ impl Watch {
             self.desk.pod.replica.changes_after(self.cursor, if only_kills { 0 } else { TAKE });
         if lost {
             self.desk.pod.lagged_watchers.fetch_add(1, Ordering::Relaxed);
-            return self.restart();
-        }
-        self.cursor = cursor;
-        if !more {
-            (self.position, self.heard) = (position, rung);
+            self.restart(cursor);
+        } else {
+            self.cursor = cursor;
+            if !more {
+                (self.position, self.heard) = (position, rung);
+            }
         }
         for (kind, note) in notes.into_iter().rev() {
             // An older state of the same key must not be told after the newer one.
@@ -214,7 +224,8 @@ impl Watch {
             self.told.state(&self.desk.pod, &self.ask, &key, |state| part.push(state));
         }
         let last = listing.keys.as_slice().is_empty();
-        let frame = part.into_frame(listing.position, last);
+        // Nobody may go on after half of a snapshot.
+        let frame = part.into_frame(last.then_some(listing.position));
         if last {
             self.phase = Phase::Live;
         }
@@ -222,18 +233,15 @@ impl Watch {
     }
 }
 
-/// Subscribed first, listed after: what changes meanwhile is told as a change once more.
-fn list(desk: &Desk, ask: &Ask) -> (Phase, Cursor) {
-    let replica = &desk.pod.replica;
-    let cursor = replica.cursor();
-    let (position, keys) = replica.batch(|view| {
+fn list(desk: &Desk, ask: &Ask) -> Phase {
+    let (position, keys) = desk.pod.replica.batch(|view| {
         let keys = match ask.selection.keys.as_slice() {
             [] => view.keys(&ask.selection.prefix),
             keys => keys.iter().filter(|key| ask.selection.names(key)).map(|key| Arc::from(key.as_str())).collect(),
         };
         (view.position(), keys)
     });
-    (Phase::Listing(Listing { position, keys: keys.into_iter() }), cursor)
+    Phase::Listing(Listing { position, keys: keys.into_iter() })
 }
 
 impl Source for Watch {

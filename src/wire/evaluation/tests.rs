@@ -188,9 +188,13 @@ fn events_of_a_watch_are_written_as_the_generated_code_reads_them() {
 
     let mut part = SnapshotPart::default();
     part.push(&state);
+    let snapshot = v1::WatchSnapshot { position: None, flags: vec![expected.clone()], last: false };
+    assert_eq!(event(&part.into_frame(None)), v1::watch_flags_response::Event::Snapshot(snapshot));
+    let mut part = SnapshotPart::default();
+    part.push(&state);
     part.push(&state);
     let snapshot = v1::WatchSnapshot { position: Some(position.into()), flags: vec![expected.clone(), expected], last: true };
-    assert_eq!(event(&part.into_frame(position, true)), v1::watch_flags_response::Event::Snapshot(snapshot));
+    assert_eq!(event(&part.into_frame(Some(position))), v1::watch_flags_response::Event::Snapshot(snapshot));
 }
 
 #[test]

@@ -72,9 +72,13 @@ impl SnapshotPart {
         self.flags.is_empty()
     }
 
-    pub fn into_frame(self, position: Position, last: bool) -> Bytes {
+    /// `position`: in the last part.
+    pub fn into_frame(self, position: Option<Position>) -> Bytes {
+        let last = position.is_some();
         let mut event = Vec::with_capacity(self.flags.len() + 32);
-        put_delimited(&mut event, 1, &position_message(position));
+        if let Some(position) = position {
+            put_delimited(&mut event, 1, &position_message(position));
+        }
         event.extend_from_slice(&self.flags);
         put_scalar(&mut event, 3, last.into());
         response(1, &event)
