@@ -69,6 +69,10 @@ impl Received {
         self.flags.get(key).map(|entry| item(ItemKind::Flag, key, entry))
     }
 
+    pub(super) fn segment(&self, key: &str) -> Option<Item> {
+        self.segments.get(key).map(|entry| item(ItemKind::Segment, key, entry))
+    }
+
     /// The key of a flag as it is kept here.
     pub(super) fn key_of_flag(&self, key: &str) -> Arc<str> {
         self.flags.get_key_value(key).map_or_else(|| key.into(), |(key, _)| key.clone())

@@ -40,8 +40,9 @@ impl Registers {
         true
     }
 
-    /// The log brought a register.
+    /// The log brought a register. Of a restored one nobody asks for more than its revision.
     pub(super) fn set(&mut self, kill: Kill) {
+        let kill = if kill.killed { kill } else { Kill { actor: String::new(), reason: String::new(), ..kill } };
         self.log.insert(kill.flag_key.clone(), kill);
     }
 

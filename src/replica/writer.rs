@@ -23,7 +23,7 @@ pub struct Writer {
     position: Position,
     digest: Digest,
     origin_time_us: Micros,
-    received: Received,
+    pub(super) received: Received,
     pub(super) segments: Shelf,
     registers: Registers,
     pub(super) rejected: BTreeMap<ItemName, Rejected>,
@@ -318,18 +318,6 @@ impl Writer {
         }
     }
 
-    /// Answers the keys of the segments whose meaning changed.
-    fn change_segments(&mut self, upserts: Vec<Item>, removed: Vec<ItemName>) -> HashSet<String> {
-        let shelved = self.segments.change(upserts, removed.into_iter().map(|name| name.key).collect());
-        for item in shelved.accepted {
-            self.rejected.remove(&item.name);
-        }
-        for (item, message) in shelved.rejected {
-            self.reject(item.name, item.revision, message);
-        }
-        shelved.changed
-    }
-
     /// Flags that read one of these segments, or that could not be compiled and might be now, and are not compiled anyway.
     fn readers_of(&self, segments: &HashSet<String>, jobs: &[Item]) -> Vec<Item> {
         if segments.is_empty() {
@@ -380,7 +368,7 @@ impl Writer {
         }
     }
 
-    fn reject(&mut self, name: ItemName, revision: Revision, message: String) {
+    pub(super) fn reject(&mut self, name: ItemName, revision: Revision, message: String) {
         let held_revision = match name.kind {
             ItemKind::Flag => self.current(&name.key).map_or(0, |held| held.revision),
             ItemKind::Segment => self.segments.served().revision(&name.key),

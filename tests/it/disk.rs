@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use yardarm::clock::SystemClock;
-use yardarm::flag::{Item, ItemName, Kill, Position, Reason};
-use yardarm::replica::disk::{Error, RESTARTS};
+use yardarm::flag::{Digest, Item, ItemName, Kill, Position, Reason, State};
+use yardarm::replica::disk::{Disk, Error, RESTARTS};
 use yardarm::replica::follow::{Local, load};
 use yardarm::wire::v1::welcome::Mode;
 
@@ -138,6 +138,29 @@ async fn the_last_good_version_of_a_rejected_flag_outlives_a_restart_and_can_be_
     follow.welcome(at(2), Mode::UpToDate, 5_000).await;
     follow.snapshot(state(at(3), vec![item(2, r#"{"variants":7}"#)], vec![kill])).await;
     sidecar.sees_killed("a").await;
+}
+
+#[test]
+fn a_generation_that_is_whole_and_does_not_fit_together_gives_way_to_the_one_before_it() {
+    let data = tempfile::tempdir().unwrap();
+    let items = |revision| vec![Item { name: ItemName::flag("a"), revision, definition: flag_definition().into() }];
+    let at = |revision| state(Position { epoch: 9, revision }, items(revision), Vec::new());
+    let (mut disk, _, _) = Disk::open(data.path(), "test", ENVIRONMENT).unwrap();
+    disk.save(at(1), 0, false).unwrap();
+    disk.save(State { digest: Digest::default(), ..at(2) }, 0, false).unwrap();
+    drop(disk);
+    let local = start(data.path()).unwrap();
+    assert_eq!((local.replica().position(), serves(local.replica(), "a").is_some()), (at(1).position, true));
+    drop(local);
+    // What is written next goes over the misfit.
+    let (mut disk, _, _) = Disk::open(data.path(), "test", ENVIRONMENT).unwrap();
+    assert_eq!(disk.fall_back().unwrap().saved.state, at(1));
+    disk.save(at(3), 0, false).unwrap();
+    assert_eq!(disk.fall_back().unwrap().saved.state, at(1));
+}
+
+fn flag_definition() -> &'static str {
+    r#"{"variants":{"on":true,"off":false},"defaultVariant":"on","offVariant":"off"}"#
 }
 
 #[tokio::test]

@@ -394,6 +394,62 @@ fn a_changed_segment_reaches_the_flags_that_read_it_in_the_same_change() {
     assert_eq!(replica.with("checkout", |held| held.map(|held| held.revision)), Some(3));
 }
 
+/// Each segment has one key in it, and one flag that reads it.
+fn segments(upstream: &mut Upstream, segments: &[(&str, serde_json::Value)]) -> Delta {
+    upstream.step(|state, revision| {
+        let item =
+            |name, definition: &serde_json::Value| Item { name, revision, definition: serde_json::to_vec(definition).unwrap().into() };
+        let reader = |key: &str| {
+            json!({ "variants": { "on": true, "off": false }, "defaultVariant": "off",
+                "rules": [{ "name": "in", "when": [{ "segment": key }], "serve": "on" }] })
+        };
+        let pair = |(key, definition): &(&str, serde_json::Value)| {
+            [item(ItemName::segment(*key), definition), item(ItemName::flag(*key), &reader(key))]
+        };
+        let upserts: Vec<_> = segments.iter().flat_map(pair).collect();
+        state.items.retain(|held| upserts.iter().all(|item| item.name != held.name));
+        state.items.extend(upserts.iter().cloned());
+        Delta { upserts, ..Delta::default() }
+    })
+}
+
+fn rejected_segments(replica: &Replica) -> Vec<String> {
+    let rejected = replica.rejected();
+    let segments = rejected.iter().filter(|rejected| rejected.name.kind == ItemKind::Segment);
+    segments.map(|rejected| rejected.name.key.clone()).collect()
+}
+
+#[test]
+fn a_segment_that_does_not_compile_rejects_only_those_that_read_it_and_they_come_with_it() {
+    let plain = || json!({ "included": ["user-1"] });
+    let reads = |key: &str| json!({ "when": [{ "segment": key }] });
+    let of_a_later_version = || json!({ "included": "of a later version" });
+    let mut upstream = Upstream::default();
+    segments(&mut upstream, &[("a", of_a_later_version()), ("b", reads("a")), ("c", reads("b")), ("d", plain()), ("e", reads("d"))]);
+    let on = |replica: &Replica, key: &str| serves(replica, key).is_some_and(|(variant, _)| variant == "on");
+
+    // A new pod: nothing is held of any of them.
+    let (replica, mut writer) = synced(&upstream);
+    assert_eq!(rejected_segments(&replica), ["a", "b", "c"]);
+    assert!(on(&replica, "d") && on(&replica, "e"));
+    assert_eq!(serves(&replica, "b"), None);
+    let message = replica.rejected().iter().find(|rejected| rejected.name == ItemName::segment("b")).unwrap().message.clone();
+    assert!(message.contains("segments.b") && !message.contains("segments.c"), "{message}");
+
+    writer.apply_delta(segments(&mut upstream, &[("a", plain())])).unwrap();
+    assert!(replica.rejected().is_empty(), "{:?}", replica.rejected());
+    assert!(["a", "b", "c", "d", "e"].iter().all(|key| on(&replica, key)));
+
+    // From here on each has a last good version.
+    let change =
+        [("a", of_a_later_version()), ("b", json!({ "included": ["user-1", "user-2"], "when": [{ "segment": "a" }] })), ("d", plain())];
+    writer.apply_delta(segments(&mut upstream, &change)).unwrap();
+    assert_eq!(rejected_segments(&replica), ["a"], "the new b fits the last good a");
+    let b = replica
+        .with("b", |held| held.map(|held| held.flag.decide(&Context::new("user-2"), &replica.lookup()).variant.unwrap().name.clone()));
+    assert_eq!(b.as_deref(), Some("on"));
+}
+
 #[test]
 fn a_removed_flag_is_gone_with_its_kill() {
     let mut upstream = Upstream::default();

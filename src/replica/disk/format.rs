@@ -42,6 +42,13 @@ pub struct Generation {
     pub fresh_us: Micros,
 }
 
+impl Generation {
+    /// A file that does not say whose state it holds is believed.
+    pub fn is_of(&self, environment: &str) -> bool {
+        self.environment.is_empty() || self.environment == environment
+    }
+}
+
 /// Why a file is not believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {

@@ -85,7 +85,7 @@ impl Guard {
 
     /// Say so before a change that leads from `held` to `next` is applied.
     pub fn applying(&mut self, held: Position, next: Position) -> io::Result<()> {
-        let from = if held.epoch == next.epoch { held.revision + 1 } else { 0 };
+        let from = if held.epoch == next.epoch { held.revision.saturating_add(1) } else { 0 };
         match &mut self.record.applying {
             Some(suspect) if suspect.epoch == next.epoch => suspect.to = suspect.to.max(next.revision),
             applying => *applying = Some(Suspect { epoch: next.epoch, from, to: next.revision }),

@@ -123,6 +123,14 @@ impl Disk {
         &self.dir
     }
 
+    /// The other generation, for when the one that was found is whole and does not fit together. What is written next goes over that one.
+    pub fn fall_back(&mut self) -> Option<Generation> {
+        let file = fs::read(self.dir.join(SLOTS[self.slot])).ok()?;
+        let generation = format::decode(Bytes::from(file)).ok().filter(|generation| generation.is_of(&self.environment))?;
+        self.slot = 1 - self.slot;
+        Some(generation)
+    }
+
     /// Writes a generation; when this returns, it is on the disk. Blocks for as long as the disk takes. It goes over the older of the two;
     /// with `keep_other` over the one that was written last, because the other is from before a suspected change.
     pub fn save(&mut self, saved: impl Into<Saved>, fresh_us: Micros, keep_other: bool) -> io::Result<()> {
@@ -165,7 +173,7 @@ fn newest(slots: &[Slot], environment: &str, found: &mut Found) -> Option<(usize
     for Slot { slot, path, .. } in slots {
         let file = fs::read(path).map_err(|error| Damage::Unreadable(error.to_string()));
         match file.and_then(|file| format::decode(Bytes::from(file))) {
-            Ok(generation) if generation.environment.is_empty() || generation.environment == environment => {
+            Ok(generation) if generation.is_of(environment) => {
                 return Some((*slot, generation));
             }
             Ok(Generation { environment, .. }) => found.foreign.push((path.clone(), environment)),

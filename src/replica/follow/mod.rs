@@ -168,7 +168,14 @@ impl Local {
         if !damaged.is_empty() {
             tracing::warn!(dir, position = %generation.saved.state.position, "serving the previous generation of the last good state");
         }
-        self.apply(&dir, generation);
+        let is_served = self.apply(&dir, generation);
+        if !is_served
+            && suspected.is_none()
+            && let Some(other) = self.disk.as_mut().and_then(Disk::fall_back)
+        {
+            tracing::warn!(dir, position = %other.saved.state.position, "trying the previous generation of the last good state");
+            self.apply(&dir, other);
+        }
         if let Some(Suspected { suspect, newest }) = suspected {
             let (from, to) = (suspect.from, suspect.to);
             tracing::error!(from, to, "no process lived for long after it had applied these revisions: what they changed is refused");
@@ -179,14 +186,19 @@ impl Local {
         }
     }
 
-    fn apply(&mut self, dir: &str, Generation { saved, fresh_us, .. }: Generation) {
+    /// Whether it is served.
+    fn apply(&mut self, dir: &str, Generation { saved, fresh_us, .. }: Generation) -> bool {
         match self.writer.load(saved, fresh_us) {
             Ok(applied) => {
                 let (flags, age_s) = (self.replica.len(), self.replica.age().as_secs());
                 tracing::info!(dir, position = %applied.position, flags, age_s, "serving the last good state");
             }
-            Err(reason) => tracing::error!(dir, %reason, "the last good state does not fit together and is not served"),
+            Err(reason) => {
+                tracing::error!(dir, %reason, "the last good state does not fit together and is not served");
+                return false;
+            }
         }
+        true
     }
 }
 

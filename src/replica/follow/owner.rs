@@ -217,7 +217,7 @@ impl Owner {
     }
 
     fn propagated(&self, lane: Lane, origin_time_us: Micros, applied: &Applied) {
-        let took_us = (applied.applied_at_us - origin_time_us).max(0) as u64;
+        let took_us = applied.applied_at_us.saturating_sub(origin_time_us).max(0) as u64;
         self.metrics.propagation(lane).record(std::time::Duration::from_micros(took_us));
     }
 

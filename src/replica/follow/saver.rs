@@ -73,6 +73,8 @@ impl Saver {
         self.running = None;
         let (disk, result) = match written {
             Ok(written) => written,
+            // The runtime ends, and the process with it.
+            Err(error) if error.is_cancelled() => return,
             Err(error) => {
                 tracing::error!(%error, "writing the last good state failed for good: it is not written any more");
                 return;
