@@ -194,7 +194,9 @@ impl ChangeList {
                 return Changes { notes, cursor: Cursor { place, ..head }, lost: false, more: true, position };
             }
             place = at;
-            notes.extend(kind.map(|kind| (kind, note.clone())));
+            if let Some(kind) = kind {
+                notes.push((kind, note.clone()));
+            }
         }
         Changes { notes, cursor: head, lost: false, more: false, position }
     }
