@@ -18,9 +18,9 @@ use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType};
 use crate::wire::evaluation::encode_value;
 
 use super::changes::{ChangeList, Changes, Cursor};
+use super::outcome::Rejected;
 use super::segments::Served;
 use super::slot::Slot;
-use super::writer::Rejected;
 
 /// One flag as it is served.
 #[derive(Debug, Clone)]

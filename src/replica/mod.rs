@@ -9,6 +9,7 @@ pub mod disk;
 pub mod follow;
 mod map;
 mod news;
+mod outcome;
 mod received;
 mod refused;
 mod registers;
@@ -19,8 +20,9 @@ mod writer;
 
 pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, FormerTags, Note};
 pub use map::{Held, Lookups, Replica, View};
+pub use outcome::{Applied, Rejected, Resync};
 pub use saved::Saved;
-pub use writer::{Applied, Rejected, Resync, Writer};
+pub use writer::Writer;
 
 use std::sync::Arc;
 

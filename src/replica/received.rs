@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::flag::limits::{ENVIRONMENT_BYTES, ENVIRONMENT_FLAGS, ENVIRONMENT_SEGMENTS};
 use crate::flag::{Digest, Item, ItemKind, ItemName, Kill, Position, Revision};
 
-use super::writer::Resync;
+use super::outcome::Resync;
 
 #[derive(Debug, Default)]
 pub(super) struct Received {

@@ -6,8 +6,9 @@ use std::collections::HashSet;
 use crate::clock::Micros;
 use crate::flag::{Item, ItemKind, ItemName, State};
 
+use super::outcome::{Applied, Resync};
 use super::received::{check_state, digest_of_log};
-use super::writer::{Applied, Edits, Resync, Writer};
+use super::writer::{Edits, Writer};
 
 /// A state, and what it takes to serve it as it was served.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use yardarm::clock::SystemClock;
 use yardarm::flag::{Digest, Item, ItemName, Kill, Position, Reason, State};
@@ -12,10 +13,21 @@ use yardarm::replica::follow::{Local, load};
 use yardarm::wire::v1::welcome::Mode;
 
 use crate::rig::script::{Script, state};
-use crate::rig::{ENVIRONMENT, Plane, Sidecar, flag, is_killed, serves, until};
+use crate::rig::{DEADLINE, ENVIRONMENT, Plane, Sidecar, flag, is_killed, serves, until};
 
 fn start(dir: &Path) -> Result<Local, Error> {
     load(Some(dir), "test", ENVIRONMENT, Arc::new(SystemClock::new()))
+}
+
+/// Once the directory is free: a process that another test starts has a copy of its lock until it is another program.
+fn restart(dir: &Path) -> Local {
+    let begun = Instant::now();
+    loop {
+        match start(dir) {
+            Err(Error::Locked { .. }) if begun.elapsed() < DEADLINE => std::thread::park_timeout(Duration::from_millis(2)),
+            started => return started.unwrap(),
+        }
+    }
 }
 
 fn description(local: &Local, key: &str) -> Option<String> {
@@ -38,7 +50,7 @@ async fn a_sidecar_that_ended_in_order_starts_where_it_was() {
     sidecar.is_at(plane.head()).await;
     let (position, digest) = (plane.head(), sidecar.replica.digest());
     sidecar.stop().await;
-    let local = start(data.path()).unwrap();
+    let local = restart(data.path());
     assert_eq!((local.replica().position(), local.replica().digest()), (position, digest));
     assert!(local.replica().is_usable() && is_killed(local.replica(), "killed"));
     assert!(serves(local.replica(), "a").is_some());
@@ -71,12 +83,12 @@ async fn a_damaged_generation_is_counted_and_the_one_before_it_is_served() {
     }
     let mut newest: Vec<_> = ["state.0", "state.1"].map(|slot| data.path().join(slot)).into_iter().filter(|path| path.exists()).collect();
     newest.sort_by_key(|path| fs::read(path).map(|file| u64::from_le_bytes(file[12..20].try_into().unwrap())).unwrap());
-    assert_eq!(description(&start(data.path()).unwrap(), "a").as_deref(), Some("second"));
+    assert_eq!(description(&restart(data.path()), "a").as_deref(), Some("second"));
     let mut file = fs::read(newest.last().unwrap()).unwrap();
     let middle = file.len() / 2;
     file[middle] ^= 1;
     fs::write(newest.last().unwrap(), file).unwrap();
-    let local = start(data.path()).unwrap();
+    let local = restart(data.path());
     assert!(local.replica().is_usable());
     assert_eq!(local.metrics().damaged_files.load(Ordering::Relaxed), 1);
     drop(local);
@@ -84,7 +96,7 @@ async fn a_damaged_generation_is_counted_and_the_one_before_it_is_served() {
     for path in &newest {
         fs::write(path, b"torn").unwrap();
     }
-    let local = start(data.path()).unwrap();
+    let local = restart(data.path());
     assert_eq!((local.replica().is_usable(), local.metrics().damaged_files.load(Ordering::Relaxed)), (false, 2));
 }
 
@@ -101,7 +113,7 @@ async fn a_full_disk_stops_nobody_from_serving_and_is_tried_again() {
     fs::remove_file(data.path().join("state.new")).unwrap();
     until("the write is tried again", || sidecar.metrics().saves.load(Ordering::Relaxed) > 0).await;
     sidecar.crash().await;
-    assert!(is_killed(start(data.path()).unwrap().replica(), "a"));
+    assert!(is_killed(restart(data.path()).replica(), "a"));
 }
 
 #[tokio::test]
@@ -121,7 +133,7 @@ async fn the_last_good_version_of_a_rejected_flag_outlives_a_restart_and_can_be_
     sidecar.stop().await;
 
     for _ in 0..2 {
-        let local = start(data.path()).unwrap();
+        let local = restart(data.path());
         assert_eq!((local.replica().position(), local.replica().digest()), (at(2), of_a_later_version.digest));
         assert_eq!(serves(local.replica(), "a"), Some(("on".into(), Reason::Static)));
         drop(local);
@@ -149,7 +161,7 @@ fn a_generation_that_is_whole_and_does_not_fit_together_gives_way_to_the_one_bef
     disk.save(at(1), 0, false).unwrap();
     disk.save(State { digest: Digest::default(), ..at(2) }, 0, false).unwrap();
     drop(disk);
-    let local = start(data.path()).unwrap();
+    let local = restart(data.path());
     assert_eq!((local.replica().position(), serves(local.replica(), "a").is_some()), (at(1).position, true));
     drop(local);
     // What is written next goes over the misfit.
@@ -173,7 +185,7 @@ async fn the_state_of_another_environment_is_not_served() {
     let other = load(Some(data.path()), "test", "staging", Arc::new(SystemClock::new())).unwrap();
     assert_eq!((other.replica().is_usable(), serves(other.replica(), "a")), (false, None));
     drop(other);
-    assert!(serves(start(data.path()).unwrap().replica(), "a").is_some());
+    assert!(serves(restart(data.path()).replica(), "a").is_some());
 }
 
 #[tokio::test]
@@ -182,7 +194,7 @@ async fn two_sidecars_do_not_share_a_data_directory() {
     let sidecar = Sidecar::with("pod", plane.address, Some(data.path())).await;
     assert!(matches!(start(data.path()), Err(Error::Locked { .. })));
     sidecar.crash().await;
-    start(data.path()).unwrap();
+    restart(data.path());
 }
 
 #[tokio::test]
@@ -235,7 +247,7 @@ async fn a_change_that_no_process_survives_is_refused_by_name_until_it_is_replac
         // What is awaited at the next start.
         assert!(position.revision > poison.revision);
         if round == 0 {
-            let local = start(data.path()).unwrap();
+            let local = restart(data.path());
             assert_eq!(description(&local, "poison").as_deref(), Some("good"), "the version before it outlives restarts");
             assert_eq!(description(&local, "other").as_deref(), Some("round 0"), "and nothing else is held back");
             break;

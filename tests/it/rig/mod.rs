@@ -27,6 +27,7 @@ use yardarm::control::{Fleet, Ledger};
 use yardarm::flag::{Context, Position, Reason};
 use yardarm::lifecycle::Shutdown;
 use yardarm::replica::Replica;
+use yardarm::replica::disk::Error;
 use yardarm::replica::follow::{self, Follower, Settings, Timing};
 use yardarm::wire::replication::Identity;
 
@@ -248,7 +249,16 @@ impl Sidecar {
         let runtime = runtime(&settings.identity.pod);
         let data = data.map(Path::to_owned);
         let following = runtime.spawn(async move {
-            let local = follow::load(data.as_deref(), "test", &settings.environment, Arc::new(SystemClock::new())).unwrap();
+            // A process that another test starts has a copy of the lock of the process before this one until it is another program.
+            let loaded = Mutex::new(None);
+            until("the data directory is free", || {
+                let load = follow::load(data.as_deref(), "test", &settings.environment, Arc::new(SystemClock::new()));
+                let is_free = !matches!(load, Err(Error::Locked { .. }));
+                *loaded.lock().unwrap() = Some(load);
+                is_free
+            })
+            .await;
+            let local = loaded.into_inner().unwrap().expect("it was tried").unwrap();
             let replica = local.replica().clone();
             (replica, local.follow(settings))
         });
