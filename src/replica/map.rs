@@ -1,6 +1,7 @@
 //! The read side: one dashmap that serves, and a header that says where it stands.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
@@ -9,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dashmap::DashMap;
-use metrohash::MetroBuildHasher;
+use metrohash::MetroHash64;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
@@ -55,7 +56,7 @@ pub struct Replica(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) flags: DashMap<Arc<str>, Slot, MetroBuildHasher>,
+    pub(super) flags: DashMap<Arc<str>, Slot, BuildHasherDefault<KeyHasher>>,
     /// For flags that were loaded from disk and not compiled yet: the segments of that state. Empty once all were compiled.
     pub(super) segments: ArcSwap<Served>,
     /// The same keys in order, for prefixes and for batches of everything.
@@ -69,6 +70,26 @@ pub(super) struct Inner {
     pub(super) turnstile: Mutex<()>,
     pub(super) changes: RwLock<ChangeList>,
     pub(super) changed: watch::Sender<u64>,
+}
+
+/// Metro over the bytes of a key. The byte that ends every `str` it leaves out: there is nothing behind a key, and it costs as much as
+/// another key of eight bytes.
+#[derive(Default)]
+pub(super) struct KeyHasher(MetroHash64);
+
+impl Hasher for KeyHasher {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.write(bytes);
+    }
+
+    #[inline]
+    fn write_u8(&mut self, _end: u8) {}
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0.finish()
+    }
 }
 
 #[derive(Debug, Clone, Default)]

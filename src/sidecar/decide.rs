@@ -26,10 +26,10 @@ struct Asked<'q, 'c> {
 }
 
 impl Desk {
-    /// Answers one question and counts it.
-    pub(super) fn answer(&self, question: &Question<'_>, mut take: impl FnMut(&Answer<'_>)) {
+    /// Answers one question and counts it. `age_ms` is [`Pod::age_ms`], asked once for all that are answered together.
+    pub(super) fn answer(&self, question: &Question<'_>, age_ms: u64, mut take: impl FnMut(&Answer<'_>)) {
         let Question { flag_key, context, default_value, wanted } = question;
-        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms: self.pod.age_ms() };
+        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms };
         let mut count_and_take = |answer: &Answer<'_>| {
             self.count(answer);
             take(answer);

@@ -21,7 +21,7 @@ pub(super) fn evaluate(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
     Call::unary(desk, request, "yardarm.v1.Evaluation/Evaluate", MAX_QUESTION_BYTES, |desk, message, span| {
         let question = Question::read(message).map_err(|refused| invalid(&refused))?;
         let mut out = Vec::new();
-        desk.answer(&question, |answer| {
+        desk.answer(&question, desk.pod.age_ms(), |answer| {
             let response = EvaluateResponse::new(answer);
             write_message(&mut out, response.len(), |out| response.put(out));
             if let Some(span) = span {

@@ -30,6 +30,7 @@ pub(super) fn evaluate_stream(desk: &Arc<Desk>, request: Request<Incoming>) -> B
         questions: Messages::new(request.into_body(), MAX_QUESTION_BYTES + 64),
         desk: Arc::clone(desk),
         out: Vec::new(),
+        wrote: 0,
         end: None,
         give_way: false,
         drain: Box::pin(async move { shutdown.requested().await }),
@@ -41,6 +42,8 @@ struct Answers {
     questions: Messages,
     desk: Arc<Desk>,
     out: Vec<u8>,
+    /// Bytes of the last write: the next one is about as long.
+    wrote: usize,
     /// Nothing more comes; this is said after what is in `out`.
     end: Option<Status>,
     /// A full write went out, others are to have their turn.
@@ -55,14 +58,19 @@ impl Source for Answers {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
+        let mut age_ms = None;
         while self.end.is_none() {
             if self.out.len() >= WRITE_BYTES {
                 self.give_way = true;
-                return Poll::Ready(Step::Messages(std::mem::take(&mut self.out).into()));
+                return Poll::Ready(self.write());
             }
             match self.questions.poll_next(cx) {
                 Poll::Ready(Some(Ok(question))) => {
-                    if let Err(status) = self.answer(&question) {
+                    let age_ms = *age_ms.get_or_insert_with(|| self.desk.pod.age_ms());
+                    if self.out.is_empty() {
+                        self.out.reserve(self.wrote);
+                    }
+                    if let Err(status) = self.answer(&question, age_ms) {
                         self.end = Some(status);
                     }
                 }
@@ -74,7 +82,7 @@ impl Source for Answers {
             }
         }
         if !self.out.is_empty() {
-            return Poll::Ready(Step::Messages(std::mem::take(&mut self.out).into()));
+            return Poll::Ready(self.write());
         }
         let status = self.end.take().unwrap_or_else(draining);
         if let Some(span) = self.span.take() {
@@ -85,7 +93,12 @@ impl Source for Answers {
 }
 
 impl Answers {
-    fn answer(&mut self, message: &[u8]) -> Result<(), Status> {
+    fn write(&mut self) -> Step {
+        self.wrote = self.out.len();
+        Step::Messages(std::mem::take(&mut self.out).into())
+    }
+
+    fn answer(&mut self, message: &[u8], age_ms: u64) -> Result<(), Status> {
         let StreamQuestion { id, question } = StreamQuestion::read(message).map_err(|refused| invalid(&refused))?;
         let answered = match &question {
             Err(refused) => Err(invalid(refused)),
@@ -93,7 +106,7 @@ impl Answers {
                 let (desk, out, span) = (&self.desk, &mut self.out, &mut self.span);
                 let before = out.len();
                 contained(|| {
-                    desk.answer(question, |answer| {
+                    desk.answer(question, age_ms, |answer| {
                         EvaluateResponse::new(answer).write_to_stream(id, out);
                         if let Some(span) = span.as_mut() {
                             span.decided_one_of_many(&desk.outcome(question, answer));

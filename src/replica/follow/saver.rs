@@ -1,4 +1,5 @@
-//! When the state goes to disk: at most once a second, but a kill at once. What changes while a write runs goes with the next one. A disk
+//! When the state goes to disk: at most once a second, but a kill at once, and the next kill as soon as writing takes no more than a tenth
+//! of the time: in a storm of kills, writing a large state over and over would stand in the way of the kills themselves. What changes while a write runs goes with the next one. A disk
 //! that is full or broken stops nobody from serving; it is tried again.
 
 use std::io;
@@ -15,6 +16,8 @@ use crate::replica::disk::Disk;
 use super::metrics::{Metrics, count};
 
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+/// A pause after a write, in times that the write took.
+const PAUSE_TIMES: u32 = 9;
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 pub struct Saver {
@@ -23,6 +26,9 @@ pub struct Saver {
     running: Option<JoinHandle<(Disk, io::Result<()>)>>,
     due: Option<Instant>,
     not_before: Instant,
+    /// The same for kills.
+    kill_not_before: Instant,
+    started: Instant,
     is_failing: bool,
     metrics: Arc<Metrics>,
 }
@@ -36,14 +42,15 @@ pub enum Turn {
 
 impl Saver {
     pub fn new(disk: Option<Disk>, metrics: Arc<Metrics>) -> Self {
-        Self { disk, running: None, due: None, not_before: Instant::now(), is_failing: false, metrics }
+        let now = Instant::now();
+        Self { disk, running: None, due: None, not_before: now, kill_not_before: now, started: now, is_failing: false, metrics }
     }
 
     pub fn changed(&mut self, at_once: bool) {
         if self.disk.is_none() && self.running.is_none() {
             return;
         }
-        let due = if at_once { Instant::now() } else { self.not_before };
+        let due = if at_once { self.kill_not_before } else { self.not_before };
         self.due = Some(self.due.map_or(due, |already| already.min(due)));
     }
 
@@ -62,7 +69,8 @@ impl Saver {
     pub fn start(&mut self, saved: Saved, fresh_us: Micros, keep_other: bool) {
         let Some(mut disk) = self.disk.take() else { return };
         self.due = None;
-        self.not_before = Instant::now() + AT_MOST_EVERY;
+        self.started = Instant::now();
+        self.not_before = self.started + AT_MOST_EVERY;
         self.running = Some(spawn_blocking(move || {
             let result = disk.save(saved, fresh_us, keep_other);
             (disk, result)
@@ -71,6 +79,7 @@ impl Saver {
 
     pub fn written(&mut self, written: Result<(Disk, io::Result<()>), JoinError>) {
         self.running = None;
+        self.kill_not_before = self.not_before.min(Instant::now() + self.started.elapsed() * PAUSE_TIMES);
         let (disk, result) = match written {
             Ok(written) => written,
             // The runtime ends, and the process with it.
@@ -95,6 +104,7 @@ impl Saver {
                     tracing::error!(dir, %error, "the last good state cannot be written: a restart would serve an older one; trying again");
                 }
                 self.not_before = Instant::now() + RETRY_AFTER;
+                self.kill_not_before = self.not_before;
                 self.due = Some(self.not_before);
             }
         }

@@ -28,6 +28,13 @@ pub(super) enum Value<'a> {
     Object(&'a [u8]),
 }
 
+/// First bytes of the fields of a `Value`, and of an entry of a `Struct`: number and wire type.
+const NUMBER: u8 = 2 << 3 | 1;
+const STRING: u8 = 3 << 3 | 2;
+const BOOL: u8 = 4 << 3;
+const NAME: u8 = 1 << 3 | 2;
+const VALUE: u8 = 2 << 3 | 2;
+
 impl<'a> Context<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
         let mut context = Self::default();
@@ -137,7 +144,23 @@ impl<'a> Value<'a> {
         Ok(value)
     }
 
+    /// Nearly every value is one field of a known shape, and is read without a loop.
+    #[inline]
+    fn plain(message: &'a [u8]) -> Option<Result<Self, Malformed>> {
+        match message {
+            [STRING, length @ 0..=0x7f, text @ ..] if text.len() == usize::from(*length) => {
+                Some(Field::Bytes(text).str().map(Self::String))
+            }
+            [NUMBER, number @ ..] => Some(Ok(Self::Number(f64::from_le_bytes(number.try_into().ok()?)))),
+            [BOOL, value @ 0..=1] => Some(Ok(Self::Bool(*value == 1))),
+            _ => None,
+        }
+    }
+
     fn shallow(message: &'a [u8]) -> Result<Self, Malformed> {
+        if let Some(plain) = Self::plain(message) {
+            return plain;
+        }
         let mut value = Self::Null;
         let mut reader = Reader::new(message);
         while let Some((number, field)) = reader.next()? {
@@ -186,6 +209,13 @@ impl<'a> Value<'a> {
 
 /// Name and encoded value of one entry of a `Struct`.
 fn entry(message: &[u8]) -> Result<(&str, Option<&[u8]>), Malformed> {
+    // As everybody writes it: a short name, then a short value, and nothing else.
+    if let [NAME, length @ 0..=0x7f, rest @ ..] = message
+        && let Some((name, [VALUE, length @ 0..=0x7f, value @ ..])) = rest.split_at_checked(usize::from(*length))
+        && value.len() == usize::from(*length)
+    {
+        return Ok((Field::Bytes(name).str()?, Some(value)));
+    }
     let (mut name, mut value) = ("", None);
     let mut reader = Reader::new(message);
     while let Some((number, field)) = reader.next()? {
