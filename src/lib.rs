@@ -37,6 +37,8 @@
 //!   resync, a restart or a flag that does not compile.
 //! - Nothing is published before it is durable, and nothing is durable without its audit entry: both are one transaction of the ledger.
 //! - One task writes a replica: [`replica::Writer`] is not `Clone`. A change becomes visible whole or not at all.
+//! - Of a large environment, a flag that nobody has asked for is kept as its definition. The writer has compiled it before, so that it was
+//!   refused by name if it had to be; after a start from disk it is served first and looked through at once.
 //! - No reader has a queue. A session or a watcher is a cursor; what it missed comes as the latest state of each key, kills first.
 //! - There is no clock, no randomness and no I/O in [`flag`]; no `unsafe` anywhere; no panic on input.
 //! - Absent on purpose: modules named util, common or config. A setting lives beside what it sets.

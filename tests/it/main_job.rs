@@ -55,11 +55,12 @@ async fn all_connected(control: &Process, pods: usize) {
     while connected.len() < pods {
         let event = timeout(PATIENCE, events.message()).await.expect("every sidecar comes back").unwrap().unwrap();
         let Some(pod) = event.pod else { continue };
-        let name = pod.identity.unwrap().pod;
+        // Not by name: the process that a pod had before is gone when the new one has come.
+        let process = pod.identity.unwrap().instance;
         if pod.connected && !event.gone {
-            connected.insert(name)
+            connected.insert(process)
         } else {
-            connected.remove(&name)
+            connected.remove(&process)
         };
     }
 }
