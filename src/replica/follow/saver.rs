@@ -1,6 +1,6 @@
 //! When the state goes to disk: at most once a second, but a kill at once, and the next kill as soon as writing takes no more than a tenth
-//! of the time: in a storm of kills, writing a large state over and over would stand in the way of the kills themselves. What changes while a write runs goes with the next one. A disk
-//! that is full or broken stops nobody from serving; it is tried again.
+//! of the time: in a storm of kills, writing a large state over and over would stand in the way of the kills themselves. What changes while
+//! a write runs goes with the next one. A disk that is full or broken stops nobody from serving; it is tried again.
 
 use std::io;
 use std::sync::Arc;
