@@ -1,7 +1,7 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (HTTP/2) -> route -> call, evaluate, stream, watch -> decide -> replica
+//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch -> decide -> replica
 //!                  |                                |                  ^
 //!               workers                      health, reflection      bell
 //! management (8014) -> metrics <- tally
@@ -19,6 +19,7 @@ mod health;
 mod listen;
 mod management;
 mod metrics;
+mod outbox;
 mod pod;
 mod route;
 mod serve;

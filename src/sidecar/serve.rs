@@ -19,6 +19,7 @@ use crate::lifecycle::Phase;
 
 use super::Limits;
 use super::listen::UnixSocket;
+use super::outbox::{Outbox, Sending};
 use super::route::Router;
 
 /// What HTTP/2 sends first, `PRI * HTTP/2.0 …`, in bytes.
@@ -143,10 +144,11 @@ impl Protocol {
     {
         let desk = Arc::clone(&router.desk);
         let greeted = Arc::new(AtomicBool::new(false));
-        let io = TokioIo::new(Greeting { io, missing: PREFACE_BYTES, greeted: Arc::clone(&greeted) });
-        let mut connection = std::pin::pin!(self.http2.serve_connection(io, router));
+        let outbox = Outbox::new(Greeting { io, missing: PREFACE_BYTES, greeted: Arc::clone(&greeted) });
+        let connection = std::pin::pin!(self.http2.serve_connection(TokioIo::new(outbox.clone()), router));
+        let mut connection = Sending { future: connection, outbox };
         tokio::select! {
-            _ = connection.as_mut() => return,
+            _ = &mut connection => return,
             () = tokio::time::sleep(self.first_bytes) => {}
             () = desk.pod.shutdown.requested() => {}
         }
@@ -163,12 +165,12 @@ impl Protocol {
             if desk.is_draining() {
                 return Poll::Ready(false);
             }
-            connection.as_mut().poll(cx).map(|_| true)
+            Pin::new(&mut connection).poll(cx).map(|_| true)
         });
         if ended.await {
             return;
         }
-        connection.as_mut().graceful_shutdown();
+        connection.future.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => {}
             () = desk.pod.shutdown.begun(Phase::StopReplication) => {}
