@@ -4,37 +4,35 @@
 //! no other salt and key spell the same bytes (`ab` + `c`, `a` + `bc`). Vectors are in `tests/data/flag/buckets.txt`; they never change, because
 //! a new number for somebody is another prompt, price or checkout for them.
 
-use std::hash::Hasher as _;
-
-use metrohash::MetroHash64;
-use smallvec::SmallVec;
-
 use super::context::Attribute;
+use super::metro::Prefix;
 
 pub const BUCKETS: u32 = 1_000_000;
 
 const SEPARATOR: u8 = 0xFF;
 
-/// A salt, ready to be hashed with keys. As long as a flag's key usually is, it lies where it is used.
+/// A salt, hashed up to where the key begins.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Salt(SmallVec<[u8; 32]>);
+pub(super) struct Salt {
+    hashed: Prefix,
+    /// For explanations.
+    text: Box<str>,
+}
 
 impl Salt {
     pub(super) fn new(salt: &str) -> Self {
-        let mut prefix = SmallVec::from_slice(salt.as_bytes());
+        let mut prefix = salt.as_bytes().to_vec();
         prefix.push(SEPARATOR);
-        Self(prefix)
+        Self { hashed: Prefix::new(&prefix), text: salt.into() }
     }
 
+    #[inline]
     pub(super) fn bucket(&self, key: &[u8]) -> u32 {
-        let mut hasher = MetroHash64::with_seed(0);
-        hasher.write(&self.0);
-        hasher.write(key);
-        (hasher.finish() % u64::from(BUCKETS)) as u32
+        (self.hashed.metro64(key) % u64::from(BUCKETS)) as u32
     }
 
     pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0[..self.0.len() - 1]).unwrap_or_default()
+        &self.text
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::bucket::Salt;
-use super::condition::{Conditions, Operator, Span, Test};
+use super::condition::{Conditions, NameSpan, Operator, Span};
 use super::decision::Variant;
 use super::keys::KeySet;
 use super::ranges::Range;
@@ -68,7 +68,7 @@ pub(super) enum Outcome {
 
 pub(super) struct Split {
     /// `None`: the targeting key.
-    pub(super) by: Option<Span>,
+    pub(super) by: Option<NameSpan>,
     pub(super) salt: Salt,
     pub(super) ranges: SmallVec<[Range; 4]>,
     /// Served to whom has no key to bucket by.
@@ -157,7 +157,7 @@ impl CompiledFlag {
 
     /// A regular expression can take milliseconds to compile, where everything else takes microseconds.
     pub fn has_regex(&self) -> bool {
-        self.shared.conditions.all.iter().any(|condition| matches!(condition.test, Test::Attribute(_, Operator::Matches(_))))
+        self.shared.conditions.all.iter().any(|condition| matches!(condition.operator, Operator::Matches(_)))
     }
 
     /// Keys of the segments that this flag reads, directly or through other segments.

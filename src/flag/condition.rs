@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use regex::Regex;
 use smallvec::SmallVec;
 
-use super::context::{Attribute, Attributes, TARGETING_KEY};
+use super::context::{Attribute, Attributes, Name, TARGETING_KEY, Tag};
 use super::date::Instant;
 use super::keys::KeySet;
 use super::limits;
@@ -36,6 +36,13 @@ pub(super) struct Span {
     pub(super) end: u32,
 }
 
+/// The name of an attribute: where it begins in [`Conditions::text`], and its tag, which has its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NameSpan {
+    pub(super) start: u32,
+    pub(super) tag: Tag,
+}
+
 /// A piece of [`Conditions::lists`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct List {
@@ -45,16 +52,11 @@ pub(super) struct List {
 
 #[derive(Debug)]
 pub(super) struct Condition {
-    pub(super) test: Test,
+    /// Of the attribute that the operator looks at; the parts of a [`NameSpan`].
+    tag: Tag,
+    pub(super) operator: Operator,
+    start: u32,
     pub(super) not: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum Test {
-    /// The name of the attribute, and what is asked of it.
-    Attribute(Span, Operator),
-    /// Index into [`Conditions::segments`].
-    Segment(u16),
 }
 
 /// Small, because many lie side by side; what is rare or large is boxed.
@@ -79,6 +81,8 @@ pub(super) enum Operator {
     Semver(Box<SmallVec<[Comparison; 2]>>),
     Cidr(Box<SmallVec<[IpNet; 2]>>),
     Exists(bool),
+    /// The whole context is in a segment: index into [`Conditions::segments`].
+    Segment(u16),
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +123,17 @@ impl Conditions {
         &self.text[span.start as usize..span.end as usize]
     }
 
+    pub(super) fn name(&self, NameSpan { start, tag }: NameSpan) -> Name<'_> {
+        Name { tag, start, texts: &self.text }
+    }
+
+    /// As bytes, which are cut without a look for the borders of characters.
+    #[inline]
+    fn bytes(&self, list: List) -> impl Iterator<Item = &[u8]> {
+        let text = self.text.as_bytes();
+        self.lists[list.start as usize..list.end as usize].iter().map(|span| &text[span.start as usize..span.end as usize])
+    }
+
     pub(super) fn texts(&self, list: List) -> impl Iterator<Item = &str> {
         self.lists[list.start as usize..list.end as usize].iter().map(|span| self.text(*span))
     }
@@ -129,43 +144,76 @@ impl Conditions {
 }
 
 /// The attribute of that name; the targeting key always comes from where the context keeps it.
-#[inline]
-pub(super) fn read<'c, A: Attributes + ?Sized>(name: &str, context: &'c A) -> Option<Attribute<'c>> {
-    if name == TARGETING_KEY { context.targeting_key().map(Attribute::String) } else { context.attribute(name) }
+#[inline(always)]
+pub(super) fn read<'c, A: Attributes + ?Sized>(name: Name<'_>, context: &'c A) -> Option<Attribute<'c>> {
+    const TAG: Tag = Tag::of(TARGETING_KEY);
+    let is_key = name.tag() == TAG && name.as_str() == TARGETING_KEY;
+    if is_key { context.targeting_key().map(Attribute::String) } else { context.named(name) }
 }
 
 impl Condition {
+    pub(super) fn of_attribute(NameSpan { start, tag }: NameSpan, operator: Operator, not: bool) -> Self {
+        Self { tag, operator, start, not }
+    }
+
+    pub(super) fn of_segment(index: u16, not: bool) -> Self {
+        Self { tag: Tag::of(""), operator: Operator::Segment(index), start: 0, not }
+    }
+
+    pub(super) fn name(&self) -> NameSpan {
+        NameSpan { start: self.start, tag: self.tag }
+    }
+
     #[inline]
     pub(super) fn holds<A: Attributes + ?Sized>(&self, all: &Conditions, context: &A) -> bool {
-        let outcome = match &self.test {
-            Test::Attribute(name, operator) => operator.holds(all, all.text(*name), context),
-            Test::Segment(index) => all.segment(*index).has(context),
+        let outcome = match &self.operator {
+            Operator::Segment(index) => all.segment(*index).has(context),
+            operator => operator.holds(all, all.name(self.name()), context),
         };
         outcome != self.not
     }
 }
 
 impl Operator {
-    #[inline]
-    fn holds<A: Attributes + ?Sized>(&self, all: &Conditions, name: &str, context: &A) -> bool {
-        match (read(name, context), self) {
-            (None | Some(Attribute::Null), operator) => matches!(operator, Self::Exists(false)),
-            (Some(_), Self::Exists(expected)) => *expected,
-            (Some(Attribute::List), operator) => context.any_element(name, &mut |element| operator.accepts(all, element)),
-            (Some(attribute), operator) => operator.accepts(all, attribute),
+    #[inline(always)]
+    fn holds<A: Attributes + ?Sized>(&self, all: &Conditions, name: Name<'_>, context: &A) -> bool {
+        match read(name, context) {
+            Some(Attribute::String(text)) => self.accepts_text(all, text),
+            Some(Attribute::Number(number)) => self.accepts_number(number),
+            Some(Attribute::Bool(value)) => self.accepts_bool(value),
+            Some(Attribute::Object) => matches!(self, Self::Exists(true)),
+            Some(Attribute::List) => match self {
+                Self::Exists(expected) => *expected,
+                _ => context.any_element(name.as_str(), &mut |element| self.accepts(all, element)),
+            },
+            None | Some(Attribute::Null) => matches!(self, Self::Exists(false)),
         }
     }
 
-    /// One value: false for every type that the operator does not ask for.
-    #[inline]
-    fn accepts(&self, all: &Conditions, attribute: Attribute<'_>) -> bool {
-        match (attribute, self) {
-            (Attribute::String(text), operator) => operator.accepts_text(all, text),
-            (Attribute::Number(number), operator) => operator.accepts_number(number),
-            (Attribute::Bool(value), Self::EqualsBool(expected)) => value == *expected,
-            (Attribute::Bool(true), Self::In(members)) => members.yes,
-            (Attribute::Bool(false), Self::In(members)) => members.no,
-            (Attribute::Null | Attribute::Bool(_) | Attribute::List | Attribute::Object, _) => false,
+    /// An element of a list.
+    fn accepts(&self, all: &Conditions, element: Attribute<'_>) -> bool {
+        match element {
+            Attribute::String(text) => self.accepts_text(all, text),
+            Attribute::Number(number) => self.accepts_number(number),
+            Attribute::Bool(value) => self.accepts_bool(value),
+            Attribute::Null | Attribute::List | Attribute::Object => false,
+        }
+    }
+
+    // One value each: false for every type that the operator does not ask for.
+
+    fn accepts_bool(&self, value: bool) -> bool {
+        match self {
+            Self::EqualsBool(expected) => value == *expected,
+            Self::In(members) => {
+                if value {
+                    members.yes
+                } else {
+                    members.no
+                }
+            }
+            Self::Exists(expected) => *expected,
+            _ => false,
         }
     }
 
@@ -177,6 +225,7 @@ impl Operator {
             Self::AtMost(bound) => number <= *bound,
             Self::GreaterThan(bound) => number > *bound,
             Self::AtLeast(bound) => number >= *bound,
+            Self::Exists(expected) => *expected,
             _ => false,
         }
     }
@@ -184,19 +233,32 @@ impl Operator {
     fn accepts_text(&self, all: &Conditions, text: &str) -> bool {
         match self {
             Self::EqualsText(expected) => text == all.text(*expected),
-            Self::InFew(members) => all.texts(*members).any(|member| text == member),
+            Self::InFew(members) => all.bytes(*members).any(|member| is_equal(text.as_bytes(), member)),
             Self::In(members) => members.texts.contains(text),
-            Self::StartsWith(starts) => all.texts(*starts).any(|start| text.starts_with(start)),
-            Self::EndsWith(ends) => all.texts(*ends).any(|end| text.ends_with(end)),
+            Self::StartsWith(starts) => all.bytes(*starts).any(|start| text.as_bytes().starts_with(start)),
+            Self::EndsWith(ends) => all.bytes(*ends).any(|end| ends_with(text.as_bytes(), end)),
             Self::Contains(parts) => all.texts(*parts).any(|part| text.contains(part)),
             Self::Matches(pattern) => text.len() <= limits::REGEX_SUBJECT_BYTES && pattern.is_match(text),
             Self::Before(bound) => Instant::parse(text).is_some_and(|instant| instant < bound.instant),
             Self::After(bound) => Instant::parse(text).is_some_and(|instant| instant > bound.instant),
             Self::Semver(range) => Version::parse(text).is_some_and(|version| range.iter().all(|comparison| comparison.holds(version))),
             Self::Cidr(networks) => address(text).is_some_and(|address| networks.iter().any(|network| network.contains(&address))),
+            Self::Exists(expected) => *expected,
             _ => false,
         }
     }
+}
+
+/// Texts of one length nearly always differ in their first byte, which is cheaper to see than to call a comparison.
+#[inline]
+fn is_equal(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.first() == b.first() && a == b
+}
+
+/// The same of ends and their last byte.
+#[inline]
+fn ends_with(text: &[u8], end: &[u8]) -> bool {
+    end.last().is_none_or(|last| text.last() == Some(last) && text.ends_with(end))
 }
 
 /// An IPv4 address that is written as IPv6 (`::ffff:10.0.0.1`) is the IPv4 address: dual-stack sockets report it so.
@@ -221,7 +283,7 @@ mod tests {
         let mut compiler = Compiler::new(&segments, &mut problems);
         compiler.conditions(&[document::Condition { test, not: false }], Path::ROOT);
         let (conditions, _) = compiler.finish();
-        let [Condition { test: Test::Attribute(_, Operator::In(members)), .. }] = &*conditions.all else { panic!("{conditions:?}") };
+        let [Condition { operator: Operator::In(members), .. }] = &*conditions.all else { panic!("{conditions:?}") };
         assert_eq!(*members.numbers, [-7.0, 0.0, 1.0, 2.5, 300.0]);
         assert!(members.numbers.iter().all(|number| members.has_number(*number)));
         assert!(members.has_number(-0.0) && !members.has_number(f64::NAN) && !members.has_number(2.0));

@@ -25,12 +25,74 @@ pub trait Attributes {
 
     fn attribute(&self, path: &str) -> Option<Attribute<'_>>;
 
+    /// The same, for who keeps a [`Tag`] of each name.
+    fn named(&self, name: Name<'_>) -> Option<Attribute<'_>> {
+        self.attribute(name.as_str())
+    }
+
     /// Whether `test` holds for any element of the list at `path`; false when there is no list there.
     fn any_element(&self, path: &str, test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool;
 }
 
 /// The name under which conditions and splits read the targeting key.
 pub const TARGETING_KEY: &str = "targetingKey";
+
+/// Length and first seven bytes of a name: most names differ in these, and the shorter ones are nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tag(u64);
+
+/// The name of an attribute, or a path to one, as a compiled flag has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'n> {
+    pub(super) tag: Tag,
+    pub(super) start: u32,
+    /// Other texts stand around it; it is cut out only where the tag was not enough.
+    pub(super) texts: &'n str,
+}
+
+impl Tag {
+    #[inline]
+    pub const fn of(name: &str) -> Self {
+        let name = name.as_bytes();
+        // Names in flags are far shorter than 255 bytes; of longer ones in a context the tags are alike, and the names are compared.
+        let mut bytes = [if name.len() < 255 { name.len() as u8 } else { 255 }, 0, 0, 0, 0, 0, 0, 0];
+        let mut at = 0;
+        while at < name.len() && at < 7 {
+            bytes[at + 1] = name[at];
+            at += 1;
+        }
+        Self(u64::from_le_bytes(bytes))
+    }
+
+    /// The same, out of eight bytes that begin with the length of the name (below 128) and go on with the name, as protobuf writes it.
+    #[inline]
+    pub const fn of_counted(bytes: [u8; 8]) -> Self {
+        let behind = 7_u32.saturating_sub(bytes[0] as u32);
+        Self(u64::from_le_bytes(bytes) << (8 * behind) >> (8 * behind))
+    }
+
+    /// Names with this tag are the same name.
+    #[inline]
+    pub fn is_whole(self) -> bool {
+        self.0 & 0xff < 8
+    }
+
+    fn name_len(self) -> usize {
+        (self.0 & 0xff) as usize
+    }
+}
+
+impl<'n> Name<'n> {
+    #[inline]
+    pub fn tag(self) -> Tag {
+        self.tag
+    }
+
+    #[inline]
+    pub fn as_str(self) -> &'n str {
+        &self.texts[self.start as usize..self.start as usize + self.tag.name_len()]
+    }
+}
 
 /// An owned context.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,6 +163,18 @@ mod tests {
         assert_eq!(context.attribute("a.b"), Some(Attribute::Number(1.0)));
         assert_eq!(context.attribute("a.c.d"), Some(Attribute::String("x")));
         assert_eq!(context.attribute("a.c.e"), None);
+    }
+
+    #[test]
+    fn a_tag_is_the_same_out_of_what_protobuf_writes_and_tells_short_names_apart() {
+        for name in ["", "a", "plan", "country", "appVersion", "grüße", &"x".repeat(127)] {
+            let mut bytes = [&[name.len() as u8], name.as_bytes(), b"\x12\x07\x1a\x05other"].concat();
+            bytes.truncate(8);
+            assert_eq!(Tag::of_counted(bytes.try_into().unwrap()), Tag::of(name), "{name}");
+            assert_eq!(Tag::of(name).is_whole(), name.len() < 8);
+        }
+        assert_eq!(Tag::of(&"x".repeat(300)), Tag::of(&"x".repeat(301)));
+        assert_ne!(Tag::of("ab"), Tag::of("ab\0"));
     }
 
     #[test]

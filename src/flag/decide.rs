@@ -100,7 +100,7 @@ impl Split {
     pub(super) fn key<'c, A: Attributes + ?Sized>(&self, flag: &Compiled, context: &'c A) -> Option<Attribute<'c>> {
         match self.by {
             None => context.targeting_key().map(Attribute::String),
-            Some(name) => read(flag.conditions.text(name), context),
+            Some(name) => read(flag.conditions.name(name), context),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Conditions and attributes in words.
 
-use super::condition::{Condition, Conditions, List, Operator, Test};
+use super::condition::{Condition, Conditions, List, Operator};
 use super::context::Attribute;
 use super::node::quoted;
 
@@ -9,9 +9,9 @@ const SHOWN: usize = 5;
 
 /// `cohort in "beta", "internal"`, `not (plan equals "free")`, `in segment beta-users`.
 pub(super) fn condition_in_words(condition: &Condition, all: &Conditions) -> String {
-    let words = match &condition.test {
-        Test::Attribute(name, operator) => format!("{} {}", all.text(*name), operator_in_words(operator, all)),
-        Test::Segment(index) => format!("in segment {}", all.segment(*index).key),
+    let words = match &condition.operator {
+        Operator::Segment(_) => operator_in_words(&condition.operator, all),
+        operator => format!("{} {}", all.name(condition.name()).as_str(), operator_in_words(operator, all)),
     };
     if condition.not { format!("not ({words})") } else { words }
 }
@@ -56,6 +56,7 @@ fn operator_in_words(operator: &Operator, all: &Conditions) -> String {
         Operator::Cidr(networks) => format!("in network {}", some_of(networks.iter().map(ToString::to_string))),
         Operator::Exists(true) => "exists".to_owned(),
         Operator::Exists(false) => "does not exist".to_owned(),
+        Operator::Segment(index) => format!("in segment {}", all.segment(*index).key),
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::Value as Json;
 
 use super::bucket::{BUCKETS, bucket_of};
 use super::compiled::{CompiledFlag, Outcome, Prerequisite, Split};
-use super::condition::{Condition, Conditions, Test};
-use super::context::{Attribute, Attributes, TARGETING_KEY};
+use super::condition::{Condition, Conditions, Operator};
+use super::context::{Attribute, Attributes, Name, TARGETING_KEY};
 use super::decide::{Bounds, Lookup};
 use super::decision::{Decision, Reason};
 use super::describe::{attribute_in_words, condition_in_words};
@@ -136,7 +136,7 @@ impl CompiledFlag {
     }
 
     fn split_in_words<A: Attributes + ?Sized>(&self, split: &Split, context: &A) -> String {
-        let by = split.by.map_or(TARGETING_KEY, |name| self.shared.conditions.text(name));
+        let by = split.by.map_or(TARGETING_KEY, |name| self.shared.conditions.name(name).as_str());
         let key = split.key(&self.shared, context);
         let Some((key, bucket)) = key.and_then(|key| Some((key, bucket_of(&split.salt, key)?))) else {
             let found = attribute_in_words(key);
@@ -214,12 +214,12 @@ impl Condition {
     fn asked<A: Attributes + ?Sized>(&self, all: &Conditions, context: &A) -> Asked {
         let condition = condition_in_words(self, all);
         let holds = self.holds(all, context);
-        let (found, within) = match &self.test {
-            Test::Attribute(name, _) => {
-                let name = all.text(*name);
-                (format!("{name} {}", found_in_words(name, context)), Vec::new())
+        let (found, within) = match &self.operator {
+            Operator::Segment(index) => all.segment(*index).asked(context),
+            _ => {
+                let name = all.name(self.name());
+                (format!("{} {}", name.as_str(), found_in_words(name, context)), Vec::new())
             }
-            Test::Segment(index) => all.segment(*index).asked(context),
         };
         Asked { condition, holds, found, within }
     }
@@ -244,7 +244,7 @@ impl super::segment::CompiledSegment {
 }
 
 /// `is "pro"`, `is absent`, `is a list of "a", "b"`.
-fn found_in_words<A: Attributes + ?Sized>(name: &str, context: &A) -> String {
+fn found_in_words<A: Attributes + ?Sized>(name: Name<'_>, context: &A) -> String {
     const SHOWN: usize = 5;
     let attribute = super::condition::read(name, context);
     if attribute != Some(Attribute::List) {
@@ -252,7 +252,7 @@ fn found_in_words<A: Attributes + ?Sized>(name: &str, context: &A) -> String {
     }
     let mut elements = Vec::new();
     let mut count = 0;
-    context.any_element(name, &mut |element| {
+    context.any_element(name.as_str(), &mut |element| {
         count += 1;
         if elements.len() < SHOWN {
             elements.push(attribute_in_words(Some(element)).trim_start_matches("is ").to_owned());

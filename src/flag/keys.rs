@@ -1,8 +1,6 @@
 //! A set of texts, lean enough for 100,000 targeting keys: one text of all, where each ends, and a table of where to look.
 
-use std::hash::Hasher as _;
-
-use metrohash::MetroHash64;
+use super::metro::metro64;
 
 /// Up to so many keys a search by halves is as quick as the table.
 const NO_TABLE: usize = 8;
@@ -51,7 +49,7 @@ impl KeySet {
             return self.find_by_halves(key);
         }
         let mask = self.table.len() - 1;
-        let mut slot = hash(key) as usize & mask;
+        let mut slot = metro64(key.as_bytes()) as usize & mask;
         loop {
             match self.table[slot] as usize {
                 0 => return None,
@@ -87,18 +85,12 @@ impl KeySet {
         let mut table = vec![0_u32; (self.len() + self.len() / 2).next_power_of_two()];
         let mask = table.len() - 1;
         for index in 0..self.len() {
-            let home = hash(self.key(index)) as usize;
+            let home = metro64(self.key(index).as_bytes()) as usize;
             let free = (0..LONGEST_PROBE).map(|step| (home + step) & mask).find(|slot| table[*slot] == 0)?;
             table[free] = index as u32 + 1;
         }
         Some(table.into())
     }
-}
-
-fn hash(key: &str) -> u64 {
-    let mut hasher = MetroHash64::with_seed(0);
-    hasher.write(key.as_bytes());
-    hasher.finish()
 }
 
 #[cfg(test)]

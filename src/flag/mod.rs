@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! text -> node, yaml -> read -> document -> compile -> compiled -> decide, explain
-//!                                 |  ^                  (condition, segment, keys, ranges, bucket)
+//!                                 |  ^                  (condition, segment, keys, ranges, bucket, metro)
 //!                              write ramp
 //! ```
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
@@ -26,6 +26,7 @@ mod explain;
 mod keys;
 pub mod limits;
 mod lines;
+mod metro;
 mod node;
 mod problem;
 mod ramp;
@@ -42,7 +43,7 @@ mod yaml;
 pub use bucket::{BUCKETS, bucket};
 pub use compile::compile;
 pub use compiled::{CompiledFlag, Prerequisite as CompiledPrerequisite};
-pub use context::{Attribute, Attributes, Context, TARGETING_KEY};
+pub use context::{Attribute, Attributes, Context, Name, TARGETING_KEY, Tag};
 pub use decide::{Lookup, NoFlags};
 pub use decision::{Decision, ErrorCode, Reason, Variant};
 pub use document::{
@@ -51,6 +52,7 @@ pub use document::{
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};
+pub use metro::metro64;
 pub use problem::{Problem, Problems};
 pub use schema::{SCHEMA, schema};
 pub use segment::Segments;

@@ -68,20 +68,28 @@ impl<'t> Version<'t> {
 }
 
 /// Three numbers of up to nine digits, which nearly all versions are; `None`: it has to be looked at more closely.
+#[inline]
 fn plain(text: &[u8]) -> Option<[u64; 3]> {
-    let (mut numbers, mut part, mut digits) = ([0_u64; 3], 0, 0);
-    for byte in text {
-        match byte {
-            // No leading zero: a number is 0, or begins with another digit.
-            b'0'..=b'9' if digits < 9 && (digits == 0 || numbers[part] > 0) => {
-                numbers[part] = numbers[part] * 10 + u64::from(byte - b'0');
-                digits += 1;
-            }
-            b'.' if digits > 0 && part < 2 => (part, digits) = (part + 1, 0),
-            _ => return None,
+    let (major, rest) = plain_number(text)?;
+    let (minor, rest) = plain_number(rest.strip_prefix(b".")?)?;
+    let (patch, rest) = plain_number(rest.strip_prefix(b".")?)?;
+    rest.is_empty().then_some([major.into(), minor.into(), patch.into()])
+}
+
+/// A number of one to nine digits without a zero in front, and what follows it.
+#[inline]
+fn plain_number(text: &[u8]) -> Option<(u32, &[u8])> {
+    let digit = |at: usize| text.get(at).map(|byte| u32::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    let mut number = digit(0)?;
+    let mut length = 1;
+    while let Some(next) = digit(length) {
+        if number == 0 || length == 9 {
+            return None;
         }
+        number = number * 10 + next;
+        length += 1;
     }
-    (part == 2 && digits > 0).then_some(numbers)
+    Some((number, &text[length..]))
 }
 
 fn is_identifier(text: &str) -> bool {

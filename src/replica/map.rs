@@ -10,12 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use dashmap::DashMap;
-use metrohash::MetroHash64;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Micros};
-use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType};
+use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64};
 use crate::wire::evaluation::encode_value;
 
 use super::changes::{ChangeList, Changes, Cursor};
@@ -35,13 +34,28 @@ pub struct Held {
     /// The same without the kill.
     pub(super) base_revision: Revision,
     pub(super) objects: Option<Arc<[Bytes]>>,
+    /// See [`Held::number`].
+    number: u64,
 }
+
+/// The next [`Held::number`].
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Held {
     pub(super) fn new(flag: CompiledFlag, revision: Revision, definition: Bytes, base_revision: Revision) -> Self {
         let objects =
             (flag.kind() == ValueType::Object).then(|| flag.variants().iter().map(|variant| encode_value(&variant.value)).collect());
-        Self { flag, revision, definition, base_revision, objects }
+        Self { flag, revision, definition, base_revision, objects, number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    /// The same flag with another kill.
+    pub(super) fn with_kill(self, killed: bool, revision: Revision) -> Self {
+        Self { flag: self.flag.with_kill(killed), revision, number: NEXT.fetch_add(1, Ordering::Relaxed), ..self }
+    }
+
+    /// Of no other flag, definition or kill in this process: what was worked out for it may be kept under its number.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Of a flag of objects: the value of each variant, in the order of their names, encoded once for every answer.
@@ -72,15 +86,14 @@ pub(super) struct Inner {
     pub(super) changed: watch::Sender<u64>,
 }
 
-/// Metro over the bytes of a key. The byte that ends every `str` it leaves out: there is nothing behind a key, and it costs as much as
-/// another key of eight bytes.
+/// Metro over the bytes of a key, which come in one piece. The byte that ends every `str` it leaves out: there is nothing behind a key.
 #[derive(Default)]
-pub(super) struct KeyHasher(MetroHash64);
+pub(super) struct KeyHasher(u64);
 
 impl Hasher for KeyHasher {
     #[inline]
     fn write(&mut self, bytes: &[u8]) {
-        self.0.write(bytes);
+        self.0 ^= metro64(bytes);
     }
 
     #[inline]
@@ -88,7 +101,7 @@ impl Hasher for KeyHasher {
 
     #[inline]
     fn finish(&self) -> u64 {
-        self.0.finish()
+        self.0
     }
 }
 

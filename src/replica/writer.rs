@@ -358,7 +358,7 @@ impl Writer {
     fn overlay(&self, key: Arc<str>, held: Held) -> Refreshed {
         let (killed, kill_revision) = self.register(&key);
         let revision = held.base_revision.max(kill_revision);
-        Refreshed { key, slot: Slot::Ready(Held { flag: held.flag.with_kill(killed), revision, ..held }) }
+        Refreshed { key, slot: Slot::Ready(held.with_kill(killed, revision)) }
     }
 
     /// Makes a change visible, whole, and tells the readers.

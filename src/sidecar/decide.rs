@@ -1,16 +1,20 @@
 //! From a question to an answer. The flag is decided under the guard of the map and the answer is taken down before the guard falls, so
 //! that nothing of the flag is copied, not even its reference count is touched.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::flag::{Attributes as _, CompiledFlag, ErrorCode, Lookup, NoFlags, Reason, Revision, Value, ValueType, Variant};
+use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, NoFlags, Reason, Revision, Value, ValueType, Variant};
 use crate::replica::{Held, View};
 use crate::telemetry::evaluation::Outcome;
-use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Question, Selector, encode_value};
+use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
 
 use super::grpc::not_ready;
 use super::pod::{Desk, Pod};
+use super::prepared;
+use super::tally::Batch;
 
 /// What gRPC clients take by default; a batch that is larger has to be narrowed.
 const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -23,34 +27,40 @@ struct Asked<'q, 'c> {
     default_value: Option<&'q [u8]>,
     wanted: Option<ValueType>,
     age_ms: u64,
+    /// Somebody looks into the answer before it goes out.
+    whole: bool,
 }
 
 impl Desk {
-    /// Answers one question and counts it. `age_ms` is [`Pod::age_ms`], asked once for all that are answered together.
-    pub(super) fn answer(&self, question: &Question<'_>, age_ms: u64, mut take: impl FnMut(&Answer<'_>)) {
+    /// Answers one question. `age_ms` is [`Pod::age_ms`], asked once for all that are answered together, and `counts` are theirs. `whole`:
+    /// `take` wants [`Reply::Whole`].
+    pub(super) fn answer(
+        &self,
+        question: &Question<'_>,
+        age_ms: u64,
+        whole: bool,
+        counts: &mut Batch<'_>,
+        mut take: impl FnMut(Reply<'_>),
+    ) {
         let Question { flag_key, context, default_value, wanted } = question;
-        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms };
-        let mut count_and_take = |answer: &Answer<'_>| {
-            self.count(answer);
-            take(answer);
-        };
+        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, whole };
         let replica = &self.pod.replica;
         let depends = replica.with(flag_key, |held| match held {
-            None => {
-                asked.unknown(replica.is_usable(), &mut count_and_take);
-                false
-            }
             // Its prerequisites are looked up in the same map, which must not happen under the guard.
             Some(held) if held.flag.has_prerequisites() => true,
             Some(held) => {
-                asked.decide(held, &NoFlags, &mut count_and_take);
+                asked.decide(held, counts, &mut take);
+                false
+            }
+            None => {
+                asked.unknown(replica.is_usable(), counts, &mut take);
                 false
             }
         });
         if depends {
             match replica.batch(|view| Family::of(flag_key, view)) {
-                Some(family) => asked.decide(&family.flag, &family, &mut count_and_take),
-                None => asked.unknown(true, &mut count_and_take),
+                Some(family) => asked.decide_family(&family, counts, take),
+                None => asked.unknown(true, counts, take),
             }
         }
     }
@@ -64,44 +74,32 @@ impl Desk {
             // An empty answer would say that there are no flags.
             return Err(not_ready());
         }
-        let keys = keys_of(selector);
         let mut counts = self.tally.batch();
         let answer = replica.batch(|view| {
             // It is run again when a change came between.
             counts.forget();
-            let all;
-            let (keys, asked_by_name): (&mut dyn ExactSizeIterator<Item = &str>, bool) = match &keys {
-                Some(keys) => (&mut keys.iter().copied(), selector.tags.is_empty()),
-                None => {
-                    all = view.keys(selector.prefix);
-                    (&mut all.iter().map(|key| &**key), false)
-                }
-            };
-            let mut out = BatchAnswer::new(view.position(), keys.len());
-            for flag_key in keys {
-                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms };
-                let mut take = |answer: &Answer<'_>| {
-                    match answer.error {
-                        None => counts.decided(flag_key, answer.variant, answer.reason),
-                        Some(code) => counts.failed(code),
-                    }
-                    out.push(answer);
-                };
+            let asked_by_name = !selector.keys.is_empty();
+            let all = if asked_by_name { Vec::new() } else { view.keys(selector.prefix) };
+            let named = selector.keys.iter().copied().filter(|key| selector.prefix.is_empty() || key.starts_with(selector.prefix));
+            let mut out = BatchAnswer::new(view.position(), selector.keys.len().max(all.len()));
+            for flag_key in named.chain(all.iter().map(|key| &**key)) {
+                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, whole: false };
+                let mut take = |reply: Reply<'_>| out.push(reply);
                 let depends = view.with(flag_key, |held| match held {
-                    None if asked_by_name => {
-                        asked.unknown(replica.is_usable(), &mut take);
-                        false
-                    }
                     Some(held) if selector.tags.iter().all(|tag| held.flag.has_tag(tag)) => {
                         if !held.flag.has_prerequisites() {
-                            asked.decide(held, &NoFlags, &mut take);
+                            asked.decide(held, &mut counts, &mut take);
                         }
                         held.flag.has_prerequisites()
+                    }
+                    None if asked_by_name && selector.tags.is_empty() => {
+                        asked.unknown(replica.is_usable(), &mut counts, &mut take);
+                        false
                     }
                     Some(_) | None => false,
                 });
                 if depends && let Some(family) = Family::of(flag_key, view) {
-                    asked.decide(&family.flag, &family, &mut take);
+                    asked.decide_family(&family, &mut counts, &mut take);
                 }
                 if out.len() > MAX_BATCH_ANSWER_BYTES {
                     return Err(Status::resource_exhausted(format!(
@@ -113,14 +111,6 @@ impl Desk {
         })?;
         counts.count();
         Ok(answer)
-    }
-
-    fn count(&self, answer: &Answer<'_>) {
-        match answer.error {
-            None => self.tally.decided(answer.flag_key, answer.variant, answer.reason),
-            Some(code @ (ErrorCode::FlagNotFound | ErrorCode::ProviderNotReady)) => self.tally.failed("", code),
-            Some(code) => self.tally.failed(answer.flag_key, code),
-        }
     }
 
     /// For the span of a sampled call.
@@ -144,11 +134,11 @@ impl Pod {
 
     /// A decision for a watcher, outside of any guard; it is no evaluation that anybody asked for, and is not counted.
     pub(super) fn decide_for_watch(&self, flag: &CompiledFlag, revision: Revision, context: &Context<'_>, take: impl FnOnce(&Answer<'_>)) {
-        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms: self.age_ms() };
+        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms: self.age_ms(), whole: true };
         let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view)) } else { None };
         match family {
-            Some(family) => asked.decide(&family.flag, &family, take),
-            None => asked.decide_flag(flag, None, revision, &NoFlags, take),
+            Some(family) => asked.whole(&family.flag.flag, family.flag.objects(), family.flag.revision, &family.decision(context), take),
+            None => asked.whole(flag, None, revision, &flag.decide(context, &NoFlags), take),
         }
     }
 }
@@ -183,6 +173,12 @@ impl Family {
     }
 }
 
+impl Family {
+    fn decision(&self, context: &Context<'_>) -> Decision<'_> {
+        self.flag.flag.decide(context, self)
+    }
+}
+
 impl Lookup for Family {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.prerequisites.iter().find(|flag| flag.key() == key).cloned()
@@ -190,26 +186,47 @@ impl Lookup for Family {
 }
 
 impl Asked<'_, '_> {
-    fn decide(&self, held: &Held, lookup: &dyn Lookup, take: impl FnOnce(&Answer<'_>)) {
-        self.decide_flag(&held.flag, held.objects(), held.revision, lookup, take);
+    /// From a flag without prerequisites.
+    #[inline]
+    fn decide(&self, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+        if let Some(wanted) = self.wanted_in_vain(&held.flag) {
+            return self.mismatch(wanted, held, counts, take);
+        }
+        let decision = held.flag.decide(self.context, &NoFlags);
+        // The caller's default and the words about a missing key are not the flag's own.
+        if !self.whole && decision.variant.is_some() && !decision.key_missing {
+            let prepared = counts.prepared(held, &decision, || {
+                let mut constant = None;
+                self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| {
+                    constant = (answer.constant_len() <= prepared::LONGEST).then(|| answer.constant());
+                });
+                constant
+            });
+            if let Some(constant) = prepared {
+                return take(Reply::Prepared(Prepared { constant, bucket: decision.bucket, age_ms: self.age_ms }));
+            }
+        }
+        self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 
-    /// `objects`: the values of its variants in the order of their names, encoded, when they are objects.
-    fn decide_flag(
+    fn decide_family(&self, family: &Family, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+        let held = &family.flag;
+        if let Some(wanted) = self.wanted_in_vain(&held.flag) {
+            return self.mismatch(wanted, held, counts, take);
+        }
+        let decision = family.decision(self.context);
+        self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
+    }
+
+    /// `objects`: the values of the flag's variants in the order of their names, encoded, when they are objects.
+    fn whole(
         &self,
         flag: &CompiledFlag,
         objects: Option<&[Bytes]>,
         revision: Revision,
-        lookup: &dyn Lookup,
+        decision: &Decision<'_>,
         take: impl FnOnce(&Answer<'_>),
     ) {
-        if let Some(wanted) = self.wanted
-            && wanted != flag.kind()
-        {
-            let message = format!("the flag is of type {}, the caller asked for {wanted}", flag.kind());
-            return take(&Answer { revision, ..self.failed(ErrorCode::TypeMismatch, &message) });
-        }
-        let decision = flag.decide(self.context, lookup);
         let object;
         let value = match decision.variant.map(|variant| &variant.value) {
             None => self.default_value.map(EncodedValue::Raw),
@@ -236,13 +253,23 @@ impl Asked<'_, '_> {
         });
     }
 
-    fn unknown(&self, usable: bool, take: impl FnOnce(&Answer<'_>)) {
-        if usable {
+    fn wanted_in_vain(&self, flag: &CompiledFlag) -> Option<ValueType> {
+        self.wanted.filter(|wanted| *wanted != flag.kind())
+    }
+
+    fn mismatch(&self, wanted: ValueType, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+        let message = format!("the flag is of type {}, the caller asked for {wanted}", held.flag.kind());
+        answered(&Answer { revision: held.revision, ..self.failed(ErrorCode::TypeMismatch, &message) }, counts, take);
+    }
+
+    fn unknown(&self, usable: bool, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+        let (code, message) = if usable {
             let shown: String = self.flag_key.chars().take(128).collect();
-            take(&self.failed(ErrorCode::FlagNotFound, &format!("there is no flag `{shown}` in this environment")));
+            (ErrorCode::FlagNotFound, Cow::Owned(format!("there is no flag `{shown}` in this environment")))
         } else {
-            take(&self.failed(ErrorCode::ProviderNotReady, "the sidecar has not received any flags yet"));
-        }
+            (ErrorCode::ProviderNotReady, Cow::Borrowed("the sidecar has not received any flags yet"))
+        };
+        answered(&self.failed(code, &message), counts, take);
     }
 
     fn failed<'a>(&'a self, code: ErrorCode, message: &'a str) -> Answer<'a> {
@@ -261,15 +288,7 @@ impl Asked<'_, '_> {
     }
 }
 
-/// Those that were asked for by name, in order, each once; `None`: whatever is there.
-fn keys_of<'q>(selector: &Selector<'q>) -> Option<Vec<&'q str>> {
-    if selector.keys.is_empty() {
-        return None;
-    }
-    let mut keys: Vec<_> = selector.keys.iter().copied().filter(|key| key.starts_with(selector.prefix)).collect();
-    if !keys.is_sorted() {
-        keys.sort_unstable();
-    }
-    keys.dedup();
-    Some(keys)
+fn answered(answer: &Answer<'_>, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+    counts.answered(answer);
+    take(Reply::Whole(answer));
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::wire::evaluation::{BatchQuestion, EvaluateResponse, Question, write_message};
+use crate::wire::evaluation::{BatchQuestion, EvaluateResponse, Question, Reply, write_message};
 
 use super::call::Call;
 use super::grpc::invalid;
@@ -21,13 +21,15 @@ pub(super) fn evaluate(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
     Call::unary(desk, request, "yardarm.v1.Evaluation/Evaluate", MAX_QUESTION_BYTES, |desk, message, span| {
         let question = Question::read(message).map_err(|refused| invalid(&refused))?;
         let mut out = Vec::new();
-        desk.answer(&question, desk.pod.age_ms(), |answer| {
-            let response = EvaluateResponse::new(answer);
+        let mut counts = desk.tally.batch();
+        desk.answer(&question, desk.pod.age_ms(), span.is_some(), &mut counts, |reply| {
+            let response = EvaluateResponse::new(reply);
             write_message(&mut out, response.len(), |out| response.put(out));
-            if let Some(span) = span {
+            if let (Some(span), Reply::Whole(answer)) = (span, reply) {
                 span.decided(&desk.outcome(&question, answer));
             }
         });
+        counts.count();
         Ok(out.into())
     })
 }

@@ -76,9 +76,26 @@ impl Messages {
     }
 
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        let length = match ready!(self.poll_front(cx)) {
+            Some(Ok(length)) => length,
+            Some(Err(status)) => return Poll::Ready(Some(Err(status))),
+            None => return Poll::Ready(None),
+        };
+        Poll::Ready(Some(Ok(if self.partial.is_empty() {
+            self.frame.advance(HEAD);
+            self.frame.split_to(length)
+        } else {
+            self.partial.advance(HEAD);
+            self.partial.split_to(length).freeze()
+        })))
+    }
+
+    /// Waits until the next message is whole, and says how long it is. It is read by [`Messages::front`] and then passed by with
+    /// [`Messages::pop`]: a handle of its own for each message of a stream costs as much as reading it.
+    pub(super) fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<usize, Status>>> {
         loop {
-            if let Some(message) = self.cut()? {
-                return Poll::Ready(Some(Ok(message)));
+            if let Some(length) = self.whole()? {
+                return Poll::Ready(Some(Ok(length)));
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -97,6 +114,19 @@ impl Messages {
         }
     }
 
+    /// `length` is what [`Messages::poll_front`] said.
+    pub(super) fn front(&self, length: usize) -> &[u8] {
+        &self.held()[HEAD..HEAD + length]
+    }
+
+    pub(super) fn pop(&mut self, length: usize) {
+        if self.partial.is_empty() { self.frame.advance(HEAD + length) } else { self.partial.advance(HEAD + length) }
+    }
+
+    fn held(&self) -> &[u8] {
+        if self.partial.is_empty() { &self.frame } else { &self.partial }
+    }
+
     fn push(&mut self, data: Bytes) {
         if self.frame.is_empty() && self.partial.is_empty() {
             self.frame = data;
@@ -107,10 +137,9 @@ impl Messages {
         }
     }
 
-    /// Cuts the next message off, if all of it is there.
-    fn cut(&mut self) -> Result<Option<Bytes>, Status> {
-        let held = if self.partial.is_empty() { &self.frame[..] } else { &self.partial[..] };
-        let Some(([compressed, length @ ..], rest)) = held.split_first_chunk::<5>() else { return Ok(None) };
+    /// Length of the next message, if all of it is there.
+    fn whole(&self) -> Result<Option<usize>, Status> {
+        let Some(([compressed, length @ ..], rest)) = self.held().split_first_chunk::<HEAD>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if *compressed != 0 {
             return Err(Status::unimplemented("the message is compressed; this server takes grpc-encoding identity only"));
@@ -118,18 +147,12 @@ impl Messages {
         if length > self.limit {
             return Err(Status::resource_exhausted(format!("the message has {length} bytes, at most {} are taken", self.limit)));
         }
-        if rest.len() < length {
-            return Ok(None);
-        }
-        Ok(Some(if self.partial.is_empty() {
-            self.frame.advance(5);
-            self.frame.split_to(length)
-        } else {
-            self.partial.advance(5);
-            self.partial.split_to(length).freeze()
-        }))
+        Ok((rest.len() >= length).then_some(length))
     }
 }
+
+/// In front of each message: whether it is compressed, and its length.
+const HEAD: usize = 5;
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 

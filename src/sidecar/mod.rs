@@ -21,6 +21,7 @@ mod management;
 mod metrics;
 mod outbox;
 mod pod;
+mod prepared;
 mod route;
 mod serve;
 mod start;

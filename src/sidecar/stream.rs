@@ -13,12 +13,13 @@ use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::telemetry::evaluation::{self, Evaluation};
-use crate::wire::evaluation::{EvaluateResponse, StreamError, StreamQuestion};
+use crate::wire::evaluation::{EvaluateResponse, Question, Reply, StreamError, StreamQuestion};
 
 use super::body::{Body, Source, Step};
 use super::evaluate::MAX_QUESTION_BYTES;
 use super::grpc::{Messages, contained, draining, invalid};
 use super::pod::Desk;
+use super::tally::Batch;
 
 /// Answers that go out together.
 const WRITE_BYTES: usize = 16 * 1024;
@@ -58,21 +59,24 @@ impl Source for Answers {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let mut age_ms = None;
+        let desk = Arc::clone(&self.desk);
+        let mut together = None;
         while self.end.is_none() {
             if self.out.len() >= WRITE_BYTES {
                 self.give_way = true;
-                return Poll::Ready(self.write());
+                break;
             }
-            match self.questions.poll_next(cx) {
-                Poll::Ready(Some(Ok(question))) => {
-                    let age_ms = *age_ms.get_or_insert_with(|| self.desk.pod.age_ms());
+            match self.questions.poll_front(cx) {
+                Poll::Ready(Some(Ok(length))) => {
+                    let together =
+                        together.get_or_insert_with(|| Together { desk: &desk, counts: desk.tally.batch(), age_ms: desk.pod.age_ms() });
                     if self.out.is_empty() {
                         self.out.reserve(self.wrote);
                     }
-                    if let Err(status) = self.answer(&question, age_ms) {
+                    if let Err(status) = together.answer(self.questions.front(length), &mut self.out, self.span.as_mut()) {
                         self.end = Some(status);
                     }
+                    self.questions.pop(length);
                 }
                 Poll::Ready(Some(Err(status))) => self.end = Some(status),
                 Poll::Ready(None) => self.end = Some(Status::ok("")),
@@ -80,6 +84,9 @@ impl Source for Answers {
                 Poll::Pending if self.drain.as_mut().poll(cx).is_ready() => self.end = Some(draining()),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+        if let Some(together) = together {
+            together.counts.count();
         }
         if !self.out.is_empty() {
             return Poll::Ready(self.write());
@@ -97,29 +104,40 @@ impl Answers {
         self.wrote = self.out.len();
         Step::Messages(std::mem::take(&mut self.out).into())
     }
+}
 
-    fn answer(&mut self, message: &[u8], age_ms: u64) -> Result<(), Status> {
+/// Questions that are answered in one go.
+struct Together<'d> {
+    desk: &'d Desk,
+    counts: Batch<'d>,
+    age_ms: u64,
+}
+
+impl Together<'_> {
+    /// # Errors
+    /// When not even the id can be read.
+    fn answer(&mut self, message: &[u8], out: &mut Vec<u8>, mut span: Option<&mut Evaluation>) -> Result<(), Status> {
         let StreamQuestion { id, question } = StreamQuestion::read(message).map_err(|refused| invalid(&refused))?;
-        let answered = match &question {
+        let answered = match &Question::read(question) {
             Err(refused) => Err(invalid(refused)),
             Ok(question) => {
-                let (desk, out, span) = (&self.desk, &mut self.out, &mut self.span);
+                let Self { desk, counts, age_ms } = self;
                 let before = out.len();
                 contained(|| {
-                    desk.answer(question, age_ms, |answer| {
-                        EvaluateResponse::new(answer).write_to_stream(id, out);
-                        if let Some(span) = span.as_mut() {
+                    desk.answer(question, *age_ms, span.is_some(), counts, |reply| {
+                        EvaluateResponse::new(reply).write_to_stream(id, out);
+                        if let (Some(span), Reply::Whole(answer)) = (span.as_mut(), reply) {
                             span.decided_one_of_many(&desk.outcome(question, answer));
                         }
                     });
                     Ok(())
                 })
                 // Half an answer is none.
-                .inspect_err(|_| self.out.truncate(before))
+                .inspect_err(|_| out.truncate(before))
             }
         };
         if let Err(status) = answered {
-            StreamError { id, code: status.code() as i32, message: status.message() }.write_to_stream(&mut self.out);
+            StreamError { id, code: status.code() as i32, message: status.message() }.write_to_stream(out);
         }
         Ok(())
     }

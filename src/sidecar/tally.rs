@@ -1,4 +1,5 @@
-//! What one thread has answered, counted by flag, variant and reason.
+//! What one thread has answered, counted by flag, variant and reason. What was counted before finds its place again without a look at a
+//! text, and its answer with it (`prepared`).
 //!
 //! Only its thread counts in a tally; the scrape takes the counts away in one move, so that no thread ever waits for a merge.
 
@@ -8,15 +9,45 @@ use std::hash::BuildHasherDefault;
 use indexmap::IndexMap;
 use metrohash::MetroHash64;
 use parking_lot::{Mutex, MutexGuard};
-use smallvec::SmallVec;
 
-use crate::flag::{ErrorCode, Reason};
+use crate::flag::{Decision, ErrorCode, Reason};
+use crate::replica::Held;
+use crate::wire::evaluation::Answer;
+
+use super::prepared::{Outcome, Prepared};
 
 /// Series of one flag. Further ones, of variants that came and went, are counted without the name of the variant.
 const MAX_SERIES: usize = 256;
 
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<Counts>);
+pub(super) struct Tally(Mutex<Book>);
+
+#[derive(Debug, Default)]
+struct Book {
+    counts: Counts,
+    prepared: Prepared<Counter>,
+    /// Of a [`Batch`]; kept for the next one.
+    round: Round,
+}
+
+/// What is counted when a batch ends.
+#[derive(Debug, Default)]
+struct Round {
+    /// Places in [`Book::prepared`].
+    prepared: Vec<usize>,
+    answered: Vec<Place>,
+    failed: Vec<ErrorCode>,
+}
+
+/// Counts of an outcome that has not been added to its series.
+#[derive(Debug)]
+struct Counter {
+    series: Place,
+    count: u64,
+}
+
+/// Of a flag, and of a series in it.
+type Place = (usize, usize);
 
 /// Evaluations by flag key; unknown flags under the empty key, so that a caller who loops over random keys makes no series.
 #[derive(Debug, Default)]
@@ -33,77 +64,94 @@ pub(super) struct Series {
     pub(super) count: u64,
 }
 
-/// Counts that are taken back when what they count is not answered: a batch that met a change is decided again.
-pub(super) struct Batch<'t> {
-    counts: MutexGuard<'t, Counts>,
-    /// Places of flags and of their series.
-    decided: SmallVec<[(usize, usize); 64]>,
-    failed: Vec<ErrorCode>,
-}
+/// Counts of what is answered together. They are taken back when it is not answered: a batch that met a change is decided again.
+pub(super) struct Batch<'t>(MutexGuard<'t, Book>);
 
 impl Tally {
     /// Nobody else counts or takes before it is dropped.
     pub(super) fn batch(&self) -> Batch<'_> {
-        Batch { counts: self.0.lock(), decided: SmallVec::new(), failed: Vec::new() }
-    }
-
-    pub(super) fn decided(&self, flag_key: &str, variant: &str, reason: Reason) {
-        self.0.lock().add(flag_key, variant, reason, 1);
-    }
-
-    /// `flag_key` is empty for an unknown flag.
-    pub(super) fn failed(&self, flag_key: &str, code: ErrorCode) {
-        self.0.lock().fail(flag_key, code);
+        let mut batch = Batch(self.0.lock());
+        batch.forget();
+        if batch.0.prepared.is_full() {
+            batch.0.settle();
+        }
+        batch
     }
 
     pub(super) fn take(&self) -> Counts {
-        std::mem::take(&mut self.0.lock())
+        let mut book = std::mem::take(&mut *self.0.lock());
+        book.settle();
+        book.counts
     }
 }
 
 impl Batch<'_> {
-    pub(super) fn decided(&mut self, flag_key: &str, variant: &str, reason: Reason) {
-        let place = self.counts.place(flag_key, variant, reason);
-        self.decided.push(place);
+    pub(super) fn answered(&mut self, answer: &Answer<'_>) {
+        let flag_key = match answer.error {
+            // A caller who loops over random keys makes no series.
+            Some(ErrorCode::FlagNotFound | ErrorCode::ProviderNotReady) => "",
+            Some(_) | None => answer.flag_key,
+        };
+        let Book { counts, round, .. } = &mut *self.0;
+        round.answered.push(counts.place(flag_key, answer.variant, answer.reason));
+        round.failed.extend(answer.error);
     }
 
-    /// Of a flag that is not there.
-    pub(super) fn failed(&mut self, code: ErrorCode) {
-        self.failed.push(code);
+    /// What [`Answer::constant`] is for this decision, worked out once. `None`: it is too long to be kept, and was not counted.
+    #[inline]
+    pub(super) fn prepared(&mut self, held: &Held, decision: &Decision<'_>, constant: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
+        let Book { counts, prepared, round } = &mut *self.0;
+        let place = prepared.place(Outcome::of(held, decision), || {
+            let variant = decision.variant.map_or("", |variant| &variant.name);
+            let series = counts.place(held.flag.key(), variant, decision.reason);
+            Some((Counter { series, count: 0 }, constant()?))
+        })?;
+        round.prepared.push(place);
+        Some(&prepared.kept(place).1)
     }
 
     pub(super) fn forget(&mut self) {
-        self.decided.clear();
-        self.failed.clear();
+        let Round { prepared, answered, failed } = &mut self.0.round;
+        prepared.clear();
+        answered.clear();
+        failed.clear();
     }
 
     pub(super) fn count(mut self) {
-        for (flag, series) in self.decided {
-            if let Some((_, held)) = self.counts.flags.get_index_mut(flag) {
-                held[series].count += 1;
-            }
+        let Book { counts, prepared, round } = &mut *self.0;
+        for &place in &round.prepared {
+            prepared.kept(place).0.count += 1;
         }
-        for code in self.failed {
-            self.counts.fail("", code);
+        round.answered.iter().for_each(|place| counts.count(*place, 1));
+        for &code in &round.failed {
+            *counts.errors.entry(code).or_default() += 1;
+        }
+    }
+}
+
+impl Book {
+    /// Adds up what was counted beside the prepared answers, and forgets these.
+    fn settle(&mut self) {
+        for Counter { series, count } in std::mem::take(&mut self.prepared).all() {
+            self.counts.count(*series, *count);
         }
     }
 }
 
 impl Counts {
-    fn fail(&mut self, flag_key: &str, code: ErrorCode) {
-        self.add(flag_key, "", Reason::Error, 1);
-        *self.errors.entry(code).or_default() += 1;
+    fn add(&mut self, flag_key: &str, variant: &str, reason: Reason, count: u64) {
+        let place = self.place(flag_key, variant, reason);
+        self.count(place, count);
     }
 
-    fn add(&mut self, flag_key: &str, variant: &str, reason: Reason, count: u64) {
-        let (flag, series) = self.place(flag_key, variant, reason);
+    fn count(&mut self, (flag, series): Place, count: u64) {
         if let Some((_, held)) = self.flags.get_index_mut(flag) {
             held[series].count += count;
         }
     }
 
     /// Where it is counted: of the flag, and of the series in it.
-    fn place(&mut self, flag_key: &str, variant: &str, reason: Reason) -> (usize, usize) {
+    fn place(&mut self, flag_key: &str, variant: &str, reason: Reason) -> Place {
         match self.flags.get_full_mut(flag_key) {
             Some((flag, _, series)) => (flag, series_of(series, variant, reason)),
             None => {
@@ -145,19 +193,37 @@ fn series_of(series: &mut Vec<Series>, variant: &str, reason: Reason) -> usize {
 mod tests {
     use super::*;
 
+    fn answer<'a>(flag_key: &'a str, variant: &'a str, reason: Reason, error: Option<ErrorCode>) -> Answer<'a> {
+        Answer { flag_key, value: None, variant, reason, rule: "", bucket: None, revision: 1, age_ms: 0, error, message: "" }
+    }
+
+    fn count(tally: &Tally, flag_key: &str, variant: &str, reason: Reason) {
+        let mut batch = tally.batch();
+        batch.answered(&answer(flag_key, variant, reason, None));
+        batch.count();
+    }
+
+    fn fail(tally: &Tally, flag_key: &str, code: ErrorCode) {
+        let mut batch = tally.batch();
+        batch.answered(&answer(flag_key, "", Reason::Error, Some(code)));
+        batch.count();
+    }
+
     #[test]
     fn counts_are_taken_once_and_add_up() {
         let tally = Tally::default();
-        tally.decided("a", "on", Reason::Split);
-        tally.decided("a", "on", Reason::Split);
-        tally.decided("a", "off", Reason::Split);
+        count(&tally, "a", "on", Reason::Split);
+        count(&tally, "a", "on", Reason::Split);
+        count(&tally, "a", "off", Reason::Split);
         let mut total = tally.take();
-        tally.decided("a", "on", Reason::Split);
-        tally.failed("", ErrorCode::FlagNotFound);
+        count(&tally, "a", "on", Reason::Split);
+        fail(&tally, "nobody-knows", ErrorCode::FlagNotFound);
+        fail(&tally, "a", ErrorCode::TypeMismatch);
         total.merge(tally.take());
         let on = total.flags["a"].iter().find(|series| &*series.variant == "on").unwrap();
         assert_eq!(on.count, 3);
-        assert_eq!(total.errors[&ErrorCode::FlagNotFound], 1);
+        assert_eq!((total.errors[&ErrorCode::FlagNotFound], total.errors[&ErrorCode::TypeMismatch]), (1, 1));
+        assert_eq!(total.flags.keys().map(|key| &**key).collect::<Vec<_>>(), ["a", ""]);
         assert!(tally.take().flags.is_empty());
     }
 
@@ -165,11 +231,11 @@ mod tests {
     fn of_a_batch_that_is_decided_again_only_the_answer_is_counted() {
         let tally = Tally::default();
         let mut batch = tally.batch();
-        batch.decided("a", "on", Reason::Split);
-        batch.failed(ErrorCode::FlagNotFound);
+        batch.answered(&answer("a", "on", Reason::Split, None));
+        batch.answered(&answer("b", "", Reason::Error, Some(ErrorCode::FlagNotFound)));
         batch.forget();
-        batch.decided("a", "off", Reason::Killed);
-        batch.failed(ErrorCode::FlagNotFound);
+        batch.answered(&answer("a", "off", Reason::Killed, None));
+        batch.answered(&answer("b", "", Reason::Error, Some(ErrorCode::FlagNotFound)));
         batch.count();
         let mut total = Counts::default();
         total.merge(tally.take());
@@ -183,7 +249,7 @@ mod tests {
     fn variants_that_come_and_go_do_not_make_series_for_ever() {
         let tally = Tally::default();
         for number in 0..10_000 {
-            tally.decided("a", &format!("v{number}"), Reason::Default);
+            count(&tally, "a", &format!("v{number}"), Reason::Default);
         }
         let counts = tally.take();
         assert!(counts.flags["a"].len() <= MAX_SERIES + Reason::ALL.len());
@@ -193,8 +259,8 @@ mod tests {
     #[test]
     fn a_flag_that_is_gone_leaves_the_output_and_unknown_ones_stay_together() {
         let tally = Tally::default();
-        tally.decided("gone", "on", Reason::Default);
-        tally.failed("", ErrorCode::FlagNotFound);
+        count(&tally, "gone", "on", Reason::Default);
+        fail(&tally, "nobody-knows", ErrorCode::FlagNotFound);
         let mut counts = tally.take();
         counts.retain_flags(|_| false);
         assert_eq!(counts.flags.keys().map(|key| &**key).collect::<Vec<_>>(), [""]);

@@ -244,7 +244,7 @@ async fn a_batch_takes_keys_prefix_tags_or_everything() {
     for (request, expected) in [
         (EvaluateBatchRequest { selector: None, context: Some(person("ana")) }, &all[..]),
         (batch(&[], "", &[]), &all[..]),
-        (batch(&["limit", "greeting", "limit"], "", &[]), &["greeting", "limit"][..]),
+        (batch(&["limit", "greeting", "limit"], "", &[]), &["limit", "greeting", "limit"][..]),
         (batch(&[], "ne", &[]), &["needs_checkout", "new_checkout_flow"][..]),
         (batch(&[], "", &["web", "checkout"]), &["new_checkout_flow"][..]),
         (batch(&[], "", &["web", "sales"]), &[][..]),
@@ -256,10 +256,50 @@ async fn a_batch_takes_keys_prefix_tags_or_everything() {
         assert_eq!(answer.position.map(|position| position.revision), Some(1));
     }
     let missing = client.evaluate_batch(batch(&["nowhere", "limit"], "", &[])).await.unwrap().into_inner().decisions;
-    assert_eq!(missing.iter().map(Decision::error_code).collect::<Vec<_>>(), [ErrorCode::Unspecified, ErrorCode::FlagNotFound]);
+    assert_eq!(missing.iter().map(Decision::error_code).collect::<Vec<_>>(), [ErrorCode::FlagNotFound, ErrorCode::Unspecified]);
     let single = evaluate(&mut client, question("new_checkout_flow", person("ana"))).await;
     let batched = client.evaluate_batch(batch(&["new_checkout_flow"], "", &[])).await.unwrap().into_inner().decisions.remove(0);
     assert_eq!(Decision { age_ms: 0, ..batched }, Decision { age_ms: 0, ..single });
+}
+
+/// The first answer of a kind is encoded whole, those after it out of what was kept of it; a traced one is always encoded whole.
+#[tokio::test]
+async fn an_answer_is_the_same_the_second_time_and_another_one_after_a_kill() {
+    let mut pod = Pod::start(FLAGS).await;
+    let mut client = pod.client().await;
+    let everything = |context: Context| EvaluateBatchRequest { selector: None, context: Some(context) };
+    let people: Vec<_> = ["ana", "ben", "cleo", "dora", "emil"].map(person).into_iter().chain([Context::default()]).collect();
+    let ageless = |decisions: Vec<Decision>| decisions.into_iter().map(|decision| Decision { age_ms: 0, ..decision }).collect::<Vec<_>>();
+    let mut first = Vec::new();
+    for context in &people {
+        first.push(ageless(client.evaluate_batch(everything(context.clone())).await.unwrap().into_inner().decisions));
+    }
+    for (context, first) in people.iter().zip(&first) {
+        let again = client.evaluate_batch(everything(context.clone())).await.unwrap().into_inner().decisions;
+        assert_eq!(&ageless(again), first);
+        for expected in first {
+            let alone = evaluate(&mut client, question(&expected.flag_key, context.clone())).await;
+            assert_eq!(&Decision { age_ms: 0, ..alone }, expected);
+        }
+    }
+    pod.kill("new_checkout_flow");
+    let killed = evaluate(&mut client, question("new_checkout_flow", person("ana"))).await;
+    assert_eq!((killed.reason(), killed.revision), (Reason::Killed, 2));
+    pod.restore("new_checkout_flow");
+    let restored = evaluate(&mut client, question("new_checkout_flow", person("ana"))).await;
+    let before = first[0].iter().find(|decision| decision.flag_key == "new_checkout_flow").unwrap();
+    assert_eq!(Decision { age_ms: 0, ..restored }, Decision { revision: 3, ..before.clone() });
+}
+
+#[tokio::test]
+async fn a_batch_of_more_names_than_a_selector_takes_is_refused_by_the_field() {
+    let pod = Pod::start(FLAGS).await;
+    let mut client = pod.client().await;
+    let selector = FlagSelector { keys: vec!["k".to_owned(); 20_001], ..Default::default() };
+    let refused = client.evaluate_batch(EvaluateBatchRequest { selector: Some(selector), context: None }).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let violations = refused.get_error_details().bad_request().unwrap().field_violations.clone();
+    assert_eq!((violations[0].field.as_str(), violations[0].description.contains("20000")), ("selector", true), "{violations:?}");
 }
 
 fn pair(version: u64) -> String {

@@ -128,6 +128,8 @@ proptest! {
         let document = Document { flags: [("f".to_owned(), flag)].into(), ..Document::default() };
         let json = document.to_json();
         prop_assert_eq!(&Document::parse(&json.to_string()).unwrap(), &document);
+        // To the writer, which is of YAML 1.1, these are line breaks; to YAML 1.2, and so to us, they are letters.
+        prop_assume!(!json.to_string().contains(['\u{85}', '\u{2028}', '\u{2029}']));
         prop_assert_eq!(&Document::parse(&serde_yaml_ng::to_string(&json).unwrap()).unwrap(), &document);
     }
 

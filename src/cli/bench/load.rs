@@ -257,7 +257,7 @@ pub fn unframed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Appends the gRPC frame of `id` as field 1 and then `message`.
-fn numbered(out: &mut Vec<u8>, id: u64, message: &[u8]) {
+pub fn numbered(out: &mut Vec<u8>, id: u64, message: &[u8]) {
     let start = out.len();
     out.extend_from_slice(&[0; 5]);
     out.push(0x08);

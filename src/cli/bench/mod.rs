@@ -3,7 +3,6 @@
 
 use clap::Subcommand;
 use clap::builder::RangedU64ValueParser;
-use prost::Message as _;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::output::Out;
@@ -54,11 +53,13 @@ enum Command {
         #[arg(long, default_value_t = 10_000)]
         count: usize,
     },
-    /// Write one Evaluate request as it goes over the wire after the headers, for h2load
+    /// Write the body of one call as it goes over the wire, for h2load: one question, a batch of 50 flags, or a stream of 1,000 questions
     Request {
-        /// Number of the realistic flag
-        #[arg(long, default_value_t = 0)]
-        flag: usize,
+        #[arg(long, value_enum, default_value_t = questions::Method::Unary)]
+        method: questions::Method,
+        /// Flags that are asked about; one question asks about the first
+        #[arg(long, default_value_t = 100, value_parser = from_one())]
+        flags: usize,
     },
     /// One of the floors, as a server (the benchmarks start them)
     #[command(hide = true)]
@@ -85,8 +86,8 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
             out.line(flags::document(count))?;
             return Ok(Exit::Done);
         }
-        Command::Request { flag } => {
-            out.bytes(&load::framed(&questions::request(flag, 0).encode_to_vec()))?;
+        Command::Request { method, flags } => {
+            out.bytes(&method.body(flags))?;
             return Ok(Exit::Done);
         }
         Command::Floor { floor } => return floor::serve(floor).map(|()| Exit::Done).map_err(unable),

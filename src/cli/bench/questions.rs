@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::flags;
 use super::http2::Question;
-use super::load::Traffic;
+use super::load::{self, Traffic};
 use crate::flag::Context;
 use crate::wire::v1::{
     self, EvaluateBatchRequest, EvaluateBatchResponse, EvaluateRequest, EvaluateResponse, EvaluateStreamResponse, Reason,
@@ -74,6 +74,24 @@ impl Method {
                     .collect();
                 Traffic::Stream { messages, check: check_stream }
             }
+        }
+    }
+}
+
+/// Questions of the body of a stream.
+const STREAMED: usize = 1_000;
+
+impl Method {
+    /// The body of one call: the first message that [`Method::traffic`] asks, of a stream the first thousand.
+    pub fn body(self, flags: usize) -> Vec<u8> {
+        match self.traffic(flags) {
+            Traffic::Calls { messages, .. } => load::framed(&messages[0]),
+            Traffic::Stream { messages, .. } => {
+                let mut body = Vec::new();
+                messages.iter().zip(1..).take(STREAMED).for_each(|(message, id)| load::numbered(&mut body, id, message));
+                body
+            }
+            Traffic::Hello => Vec::new(),
         }
     }
 }

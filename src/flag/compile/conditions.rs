@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 
-use super::super::condition::{Bound, Condition, Conditions, List, Members, Operator, Span, Test};
+use super::super::condition::{Bound, Condition, Conditions, List, Members, NameSpan, Operator, Span};
+use super::super::context::Tag;
 use super::super::date::Instant;
 use super::super::document::{self, Scalar};
 use super::super::keys::KeySet;
@@ -29,7 +30,7 @@ pub(in super::super) struct Compiler<'c> {
     text: String,
     lists: Vec<Span>,
     all: Vec<Condition>,
-    names: Vec<Span>,
+    names: Vec<NameSpan>,
     segments: Vec<Arc<CompiledSegment>>,
     cost: usize,
     regexes: usize,
@@ -60,15 +61,16 @@ impl<'c> Compiler<'c> {
     }
 
     /// The name of an attribute, each kept once.
-    pub(in super::super) fn name(&mut self, name: &str, path: Path<'_>) -> Span {
+    pub(in super::super) fn name(&mut self, name: &str, path: Path<'_>) -> NameSpan {
         if name.is_empty() || name.len() > limits::KEY_BYTES {
             self.problems.found(path, quoted(name), format!("the name of an attribute, of 1 to {} bytes", limits::KEY_BYTES));
         }
-        let known = self.names.iter().find(|span| &self.text[span.start as usize..span.end as usize] == name);
+        let tag = Tag::of(name);
+        let known = self.names.iter().find(|known| known.tag == tag && self.text[known.start as usize..].starts_with(name));
         known.copied().unwrap_or_else(|| {
-            let span = self.text(name);
-            self.names.push(span);
-            span
+            let name = NameSpan { start: self.text(name).start, tag };
+            self.names.push(name);
+            name
         })
     }
 
@@ -79,19 +81,22 @@ impl<'c> Compiler<'c> {
         }
         self.cost = self.cost.saturating_add(when.len());
         for (index, condition) in when.iter().enumerate() {
-            let test = match &condition.test {
-                document::Test::Segment(key) => self.segment(key, path.index(index).key("segment")),
+            let compiled = match &condition.test {
+                document::Test::Segment(key) => {
+                    self.segment(key, path.index(index).key("segment")).map(|index| Condition::of_segment(index, condition.not))
+                }
                 document::Test::Attribute { attribute, operator } => {
                     let name = self.name(attribute, path.index(index).key("attribute"));
-                    self.operator(operator, path.index(index)).map(|operator| Test::Attribute(name, operator))
+                    let operator = self.operator(operator, path.index(index));
+                    operator.map(|operator| Condition::of_attribute(name, operator, condition.not))
                 }
             };
-            self.all.extend(test.map(|test| Condition { test, not: condition.not }));
+            self.all.extend(compiled);
         }
         self.all.len() as u32
     }
 
-    fn segment(&mut self, key: &str, path: Path<'_>) -> Option<Test> {
+    fn segment(&mut self, key: &str, path: Path<'_>) -> Option<u16> {
         let Some(segment) = self.known.get(key) else {
             let hint = did_you_mean(key, self.known.keys());
             self.problems.hinted(path, format!("the unknown segment {}", quoted(key)), "a segment of this environment", hint);
@@ -105,7 +110,7 @@ impl<'c> Compiler<'c> {
                 self.segments.len() - 1
             }
         };
-        u16::try_from(index).ok().map(Test::Segment)
+        u16::try_from(index).ok()
     }
 
     fn operator(&mut self, operator: &document::Operator, path: Path<'_>) -> Option<Operator> {

@@ -23,11 +23,26 @@ pub struct Answer<'a> {
     pub message: &'a str,
 }
 
+/// A `Decision` of which all that is the same each time was written before, see [`Answer::constant`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prepared<'a> {
+    pub constant: &'a [u8],
+    pub bucket: Option<u32>,
+    pub age_ms: u64,
+}
+
+/// A `Decision`, one way or the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reply<'a> {
+    Prepared(Prepared<'a>),
+    Whole(&'a Answer<'a>),
+}
+
 /// An `EvaluateResponse`, and by its shape also one element of an `EvaluateBatchResponse`.
 #[derive(Debug, Clone, Copy)]
 pub struct EvaluateResponse<'a> {
-    answer: &'a Answer<'a>,
-    /// Of the answer, which is not worked out twice.
+    reply: Reply<'a>,
+    /// Of the reply, which is not worked out twice.
     len: usize,
 }
 
@@ -44,8 +59,12 @@ pub struct StreamError<'a> {
 #[derive(Debug)]
 pub struct BatchAnswer {
     position: Position,
-    decisions: Vec<u8>,
+    /// Room for the head of the frame, and the decisions.
+    frame: Vec<u8>,
 }
+
+/// In front of each message of gRPC.
+const HEAD: usize = 5;
 
 /// Of a flag with a short key and a boolean or a short text.
 const USUAL_DECISION_BYTES: usize = 80;
@@ -53,7 +72,7 @@ const MOST_RESERVED: usize = 1_000;
 
 /// A message of gRPC: a byte that says "not compressed", the length, the content.
 pub fn write_message(out: &mut Vec<u8>, content_len: usize, content: impl FnOnce(&mut Vec<u8>)) {
-    out.reserve(5 + content_len);
+    out.reserve(HEAD + content_len);
     out.push(0);
     out.extend_from_slice(&u32::try_from(content_len).unwrap_or(u32::MAX).to_be_bytes());
     let before = out.len();
@@ -63,18 +82,7 @@ pub fn write_message(out: &mut Vec<u8>, content_len: usize, content: impl FnOnce
 
 impl Answer<'_> {
     pub fn len(&self) -> usize {
-        let number = v1::Reason::from(self.reason) as u64;
-        string_len(self.flag_key)
-            + self.value.map_or(0, |value| delimited_len(value.len()))
-            + string_len(self.variant)
-            + scalar_len(number)
-            + string_len(self.rule)
-            // Presence is explicit: bucket 0 is written.
-            + self.bucket.map_or(0, |bucket| 1 + varint_len(bucket.into()))
-            + scalar_len(self.revision)
-            + scalar_len(self.age_ms)
-            + scalar_len(self.error_number())
-            + string_len(self.message)
+        self.constant_len() + varying_len(self.bucket, self.age_ms)
     }
 
     pub fn is_empty(&self) -> bool {
@@ -82,6 +90,29 @@ impl Answer<'_> {
     }
 
     pub fn put(&self, out: &mut Vec<u8>) {
+        self.put_constant(out);
+        put_varying(self.bucket, self.age_ms, out);
+    }
+
+    /// For [`Prepared`]: everything but the bucket and the age.
+    pub fn constant(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.constant_len());
+        self.put_constant(&mut out);
+        out
+    }
+
+    pub fn constant_len(&self) -> usize {
+        string_len(self.flag_key)
+            + self.value.map_or(0, |value| delimited_len(value.len()))
+            + string_len(self.variant)
+            + scalar_len(self.reason_number())
+            + string_len(self.rule)
+            + scalar_len(self.revision)
+            + scalar_len(self.error_number())
+            + string_len(self.message)
+    }
+
+    fn put_constant(&self, out: &mut Vec<u8>) {
         put_string(out, 1, self.flag_key);
         if let Some(value) = self.value {
             put_key(out, 2, 2);
@@ -89,16 +120,15 @@ impl Answer<'_> {
             value.put(out);
         }
         put_string(out, 3, self.variant);
-        put_scalar(out, 4, v1::Reason::from(self.reason) as u64);
+        put_scalar(out, 4, self.reason_number());
         put_string(out, 5, self.rule);
-        if let Some(bucket) = self.bucket {
-            put_key(out, 6, 0);
-            put_varint(out, bucket.into());
-        }
         put_scalar(out, 7, self.revision);
-        put_scalar(out, 8, self.age_ms);
         put_scalar(out, 9, self.error_number());
         put_string(out, 10, self.message);
+    }
+
+    fn reason_number(&self) -> u64 {
+        v1::Reason::from(self.reason) as u64
     }
 
     fn error_number(&self) -> u64 {
@@ -106,9 +136,66 @@ impl Answer<'_> {
     }
 }
 
+fn varying_len(bucket: Option<u32>, age_ms: u64) -> usize {
+    // Presence is explicit: bucket 0 is written.
+    bucket.map_or(0, |bucket| 1 + varint_len(bucket.into())) + scalar_len(age_ms)
+}
+
+#[inline]
+fn put_varying(bucket: Option<u32>, age_ms: u64, out: &mut Vec<u8>) {
+    // A key and ten bytes each. The whole array is appended and cut off again: a copy of a known length is no call.
+    let mut bytes = [0; 22];
+    let mut len = 0;
+    if let Some(bucket) = bucket {
+        bytes[0] = 6 << 3;
+        len = 1 + varint(bucket.into(), &mut bytes[1..]);
+    }
+    if age_ms != 0 {
+        bytes[len] = 8 << 3;
+        len += 1 + varint(age_ms, &mut bytes[len + 1..]);
+    }
+    let end = out.len() + len;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
+}
+
+/// Writes the number, and says in how many bytes.
+#[inline]
+fn varint(mut value: u64, out: &mut [u8]) -> usize {
+    let mut len = 0;
+    while value >= 0x80 {
+        out[len] = value as u8 | 0x80;
+        value >>= 7;
+        len += 1;
+    }
+    out[len] = value as u8;
+    len + 1
+}
+
+impl Reply<'_> {
+    #[inline]
+    fn len(self) -> usize {
+        match self {
+            Self::Prepared(Prepared { constant, bucket, age_ms }) => constant.len() + varying_len(bucket, age_ms),
+            Self::Whole(answer) => answer.len(),
+        }
+    }
+
+    #[inline]
+    fn put(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Prepared(Prepared { constant, bucket, age_ms }) => {
+                out.extend_from_slice(constant);
+                put_varying(bucket, age_ms, out);
+            }
+            Self::Whole(answer) => answer.put(out),
+        }
+    }
+}
+
 impl<'a> EvaluateResponse<'a> {
-    pub fn new(answer: &'a Answer<'a>) -> Self {
-        Self { answer, len: answer.len() }
+    pub fn new(reply: Reply<'a>) -> Self {
+        Self { reply, len: reply.len() }
     }
 
     pub fn len(self) -> usize {
@@ -122,7 +209,7 @@ impl<'a> EvaluateResponse<'a> {
     pub fn put(self, out: &mut Vec<u8>) {
         put_key(out, 1, 2);
         put_varint(out, self.len as u64);
-        self.answer.put(out);
+        self.reply.put(out);
     }
 
     /// As an `EvaluateStreamResponse` with the frame around it.
@@ -131,7 +218,7 @@ impl<'a> EvaluateResponse<'a> {
             put_scalar(out, 1, id);
             put_key(out, 2, 2);
             put_varint(out, self.len as u64);
-            self.answer.put(out);
+            self.reply.put(out);
         });
     }
 }
@@ -139,33 +226,31 @@ impl<'a> EvaluateResponse<'a> {
 impl BatchAnswer {
     /// For about so many decisions.
     pub fn new(position: Position, decisions: usize) -> Self {
-        Self { position, decisions: Vec::with_capacity(decisions.min(MOST_RESERVED) * USUAL_DECISION_BYTES) }
+        let mut frame = Vec::with_capacity(64 + decisions.min(MOST_RESERVED) * USUAL_DECISION_BYTES);
+        frame.extend_from_slice(&[0; HEAD]);
+        Self { position, frame }
     }
 
-    pub fn push(&mut self, answer: &Answer<'_>) {
-        let response = EvaluateResponse::new(answer);
-        self.decisions.reserve(response.len());
-        response.put(&mut self.decisions);
+    pub fn push(&mut self, reply: Reply<'_>) {
+        EvaluateResponse::new(reply).put(&mut self.frame);
     }
 
     /// Bytes so far.
     pub fn len(&self) -> usize {
-        self.decisions.len()
+        self.frame.len() - HEAD
     }
 
     pub fn is_empty(&self) -> bool {
-        self.decisions.is_empty()
+        self.len() == 0
     }
 
     /// With the frame around it.
     pub fn into_frame(self) -> Bytes {
-        let position = position_message(self.position);
-        let mut out = Vec::with_capacity(self.decisions.len() + 64);
-        write_message(&mut out, self.decisions.len() + delimited_len(position.len()), |out| {
-            out.extend_from_slice(&self.decisions);
-            put_delimited(out, 2, &position);
-        });
-        out.into()
+        let Self { position, mut frame } = self;
+        put_delimited(&mut frame, 2, &position_message(position));
+        let len = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
+        frame[1..HEAD].copy_from_slice(&len.to_be_bytes());
+        frame.into()
     }
 }
 

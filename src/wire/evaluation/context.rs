@@ -2,9 +2,10 @@
 
 use smallvec::SmallVec;
 
-use crate::flag::{Attribute, Attributes, TARGETING_KEY, limits};
+use crate::flag::{Attribute, Attributes, Name, TARGETING_KEY, Tag, limits};
 
-use super::reader::{Field, Reader};
+use super::reader::{Key, Reader, delimited, double, varint};
+use super::texts::Texts;
 use super::{Malformed, Refused};
 
 /// A borrowed `yardarm.v1.Context` that is within the limits.
@@ -12,7 +13,14 @@ use super::{Malformed, Refused};
 pub struct Context<'a> {
     targeting_key: &'a str,
     /// In the order of the message: of two entries with one name the later one counts, as in every protobuf map.
-    attributes: SmallVec<[(&'a str, Value<'a>); 12]>,
+    attributes: SmallVec<[Named<'a>; 12]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Named<'a> {
+    tag: Tag,
+    name: &'a str,
+    value: Value<'a>,
 }
 
 /// A borrowed `google.protobuf.Value`; lists and objects are known to be well-formed but are not taken apart.
@@ -28,12 +36,22 @@ pub(super) enum Value<'a> {
     Object(&'a [u8]),
 }
 
-/// First bytes of the fields of a `Value`, and of an entry of a `Struct`: number and wire type.
-const NUMBER: u8 = 2 << 3 | 1;
-const STRING: u8 = 3 << 3 | 2;
-const BOOL: u8 = 4 << 3;
-const NAME: u8 = 1 << 3 | 2;
-const VALUE: u8 = 2 << 3 | 2;
+// Of a `Context`.
+const TARGETING: Key = delimited(1);
+const ATTRIBUTES: Key = delimited(2);
+// Of a `Struct` or a `ListValue`, and of one entry of a `Struct`.
+const ELEMENT: Key = delimited(1);
+const NAME: Key = delimited(1);
+const VALUE: Key = delimited(2);
+// Of a `Value`.
+const NULL: Key = varint(1);
+const NUMBER: Key = double(2);
+const STRING: Key = delimited(3);
+const BOOL: Key = varint(4);
+const OBJECT: Key = delimited(5);
+const LIST: Key = delimited(6);
+/// [`STRING`], [`NUMBER`] and [`BOOL`] as the one byte that they are.
+const PLAIN: [u8; 3] = [STRING as u8, NUMBER as u8, BOOL as u8];
 
 impl<'a> Context<'a> {
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
@@ -48,11 +66,11 @@ impl<'a> Context<'a> {
             return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
         }
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            match number {
-                1 => self.targeting_key = field.str()?,
-                2 => self.merge_attributes(field.bytes()?)?,
-                _ => {}
+        while let Some(key) = reader.key()? {
+            match key {
+                TARGETING => self.targeting_key = reader.text()?,
+                ATTRIBUTES => self.merge_attributes(reader.bytes()?)?,
+                _ => reader.skip(key, 2)?,
             }
         }
         if self.attributes.len() > limits::CONTEXT_ATTRIBUTES {
@@ -63,29 +81,39 @@ impl<'a> Context<'a> {
     }
 
     fn merge_attributes(&mut self, message: &'a [u8]) -> Result<(), Refused> {
+        let texts = &mut Texts::of(message);
         let mut fields = Reader::new(message);
-        while let Some((number, field)) = fields.next()? {
-            if number == 1 {
-                let (name, value) = entry(field.bytes()?)?;
-                let value = value.map_or(Ok(Value::Null), |value| Value::read(value, 0)).map_err(|refused| refused.within(name))?;
-                self.attributes.push((name, value));
+        while !fields.is_empty() {
+            if let Some(attribute) = plain_attribute(&mut fields, texts) {
+                self.attributes.push(attribute);
+                continue;
+            }
+            let Some(key) = fields.key()? else { break };
+            if key == ELEMENT {
+                let (name, value) = entry(fields.bytes()?, texts)?;
+                let value = value.map_or(Ok(Value::Null), |value| Value::read(value, 0, texts)).map_err(|refused| refused.within(name))?;
+                self.attributes.push(Named { tag: Tag::of(name), name, value });
+            } else {
+                fields.skip(key, 1)?;
             }
         }
         Ok(())
     }
 
-    fn find(&self, path: &str) -> Option<Value<'a>> {
-        if let Some(found) = self.top_level(path) {
-            return Some(found);
-        }
-        let (first, rest) = path.split_once('.')?;
-        rest.split('.').try_fold(self.top_level(first)?, |value, name| value.member(name))
+    fn find(&self, tag: Tag, path: &str) -> Option<Value<'a>> {
+        self.top_level(tag, || path).or_else(|| self.nested(path))
     }
 
-    fn top_level(&self, name: &str) -> Option<Value<'a>> {
-        // Most names differ in their length or their first byte, which is cheaper to see than to call a comparison.
-        let is_it = |held: &str| held.len() == name.len() && held.as_bytes().first() == name.as_bytes().first() && held == name;
-        self.attributes.iter().rev().find(|(held, _)| is_it(held)).map(|(_, value)| *value)
+    #[cold]
+    fn nested(&self, path: &str) -> Option<Value<'a>> {
+        let (first, rest) = path.split_once('.')?;
+        rest.split('.').try_fold(self.top_level(Tag::of(first), || first)?, |value, name| value.member(name))
+    }
+
+    #[inline(always)]
+    fn top_level<'n>(&self, tag: Tag, name: impl Fn() -> &'n str) -> Option<Value<'a>> {
+        let is_it = |held: &&Named<'_>| held.tag == tag && (tag.is_whole() || held.name == name());
+        self.attributes.iter().rev().find(is_it).map(|held| held.value)
     }
 }
 
@@ -98,44 +126,37 @@ impl Attributes for Context<'_> {
         if path == TARGETING_KEY {
             return self.targeting_key().map(Attribute::String);
         }
-        self.find(path).map(Value::attribute)
+        self.find(Tag::of(path), path).map(Value::attribute)
+    }
+
+    #[inline(always)]
+    fn named(&self, name: Name<'_>) -> Option<Attribute<'_>> {
+        self.top_level(name.tag(), || name.as_str()).or_else(|| self.nested(name.as_str())).map(Value::attribute)
     }
 
     fn any_element(&self, path: &str, test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool {
-        let Some(Value::List(list)) = self.find(path) else { return false };
-        let mut elements = Reader::new(list);
-        while let Ok(Some((number, field))) = elements.next() {
-            if number == 1 && field.bytes().and_then(Value::shallow).is_ok_and(|element| test(element.attribute())) {
-                return true;
-            }
-        }
-        false
+        let Some(Value::List(list)) = self.find(Tag::of(path), path) else { return false };
+        elements(list).any(|element| element.and_then(Value::again).is_ok_and(|element| test(element.attribute())))
     }
 }
 
 impl<'a> Value<'a> {
     /// Reads a value and checks all that it holds. `level` counts the lists and objects around it.
-    pub(super) fn read(message: &'a [u8], level: usize) -> Result<Self, Refused> {
-        let value = Self::shallow(message)?;
+    pub(super) fn read(message: &'a [u8], level: usize, texts: &mut Texts<'a>) -> Result<Self, Refused> {
+        let value = Self::shallow(message, texts)?;
         match value {
             Self::List(_) | Self::Object(_) if level >= limits::CONTEXT_NESTING => {
                 return Err(over("", format!("is nested deeper than {} levels", limits::CONTEXT_NESTING)));
             }
             Self::List(list) => {
-                let mut elements = Reader::new(list);
-                while let Some((number, field)) = elements.next()? {
-                    if number == 1 {
-                        Self::read(field.bytes()?, level + 1)?;
-                    }
+                for element in elements(list) {
+                    Self::read(element?, level + 1, texts)?;
                 }
             }
             Self::Object(object) => {
-                let mut fields = Reader::new(object);
-                while let Some((number, field)) = fields.next()? {
-                    if number == 1
-                        && let (_, Some(value)) = entry(field.bytes()?)?
-                    {
-                        Self::read(value, level + 1)?;
+                for field in elements(object) {
+                    if let (_, Some(value)) = entry(field?, texts)? {
+                        Self::read(value, level + 1, texts)?;
                     }
                 }
             }
@@ -144,37 +165,23 @@ impl<'a> Value<'a> {
         Ok(value)
     }
 
-    /// Nearly every value is one field of a known shape, and is read without a loop.
-    #[inline]
-    fn plain(message: &'a [u8]) -> Option<Result<Self, Malformed>> {
-        match message {
-            [STRING, length @ 0..=0x7f, text @ ..] if text.len() == usize::from(*length) => {
-                Some(Field::Bytes(text).str().map(Self::String))
-            }
-            [NUMBER, number @ ..] => Some(Ok(Self::Number(f64::from_le_bytes(number.try_into().ok()?)))),
-            [BOOL, value @ 0..=1] => Some(Ok(Self::Bool(*value == 1))),
-            _ => None,
-        }
+    /// One that has been read before, out of what holds it.
+    fn again(message: &'a [u8]) -> Result<Self, Malformed> {
+        Self::shallow(message, &mut Texts::of(message))
     }
 
-    fn shallow(message: &'a [u8]) -> Result<Self, Malformed> {
-        if let Some(plain) = Self::plain(message) {
-            return plain;
-        }
+    fn shallow(message: &'a [u8], texts: &mut Texts<'a>) -> Result<Self, Malformed> {
         let mut value = Self::Null;
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            value = match number {
-                1 => {
-                    field.varint()?;
-                    Self::Null
-                }
-                2 => Self::Number(field.double()?),
-                3 => Self::String(field.str()?),
-                4 => Self::Bool(field.varint()? != 0),
-                5 => Self::Object(field.bytes()?),
-                6 => Self::List(field.bytes()?),
-                _ => value,
+        while let Some(key) = reader.key()? {
+            value = match key {
+                NULL => reader.varint().map(|_| Self::Null)?,
+                NUMBER => Self::Number(reader.double()?),
+                STRING => Self::String(texts.text(reader.bytes()?)?),
+                BOOL => Self::Bool(reader.varint()? != 0),
+                OBJECT => Self::Object(reader.bytes()?),
+                LIST => Self::List(reader.bytes()?),
+                _ => reader.skip(key, 6).map(|()| value)?,
             };
         }
         Ok(value)
@@ -182,19 +189,13 @@ impl<'a> Value<'a> {
 
     fn member(self, name: &str) -> Option<Self> {
         let Self::Object(object) = self else { return None };
-        let mut found = None;
-        let mut fields = Reader::new(object);
-        while let Ok(Some((number, field))) = fields.next() {
-            if number == 1
-                && let Ok((held, value)) = field.bytes().and_then(entry)
-                && held == name
-            {
-                found = Some(value.map_or(Self::Null, |value| Self::shallow(value).unwrap_or(Self::Null)));
-            }
-        }
-        found
+        let is_it = |field: &'a [u8]| entry(field, &mut Texts::of(field)).ok().filter(|(held, _)| *held == name);
+        // Of two with one name the later one counts.
+        let (_, value) = elements(object).filter_map(|field| is_it(field.ok()?)).last()?;
+        Some(value.map_or(Self::Null, |value| Self::again(value).unwrap_or(Self::Null)))
     }
 
+    #[inline(always)]
     fn attribute(self) -> Attribute<'a> {
         match self {
             Self::Null => Attribute::Null,
@@ -207,26 +208,65 @@ impl<'a> Value<'a> {
     }
 }
 
+/// An attribute as everybody writes it: a short name, then a short text, a number or a truth value, and nothing else. `None`, with nothing
+/// taken from `fields`: it has to be looked at more closely.
+#[inline]
+fn plain_attribute<'a>(fields: &mut Reader<'a>, texts: &mut Texts<'a>) -> Option<Named<'a>> {
+    let mut rest = *fields;
+    let bytes = rest.short(ELEMENT)?;
+    let mut entry = Reader::new(bytes);
+    let name = entry.short(NAME)?;
+    let value = entry.short(VALUE).filter(|_| entry.is_empty())?;
+    let [string, number, bool] = PLAIN;
+    let value = match value {
+        [key, length @ 0..=0x7f, text @ ..] if *key == string && text.len() == usize::from(*length) => {
+            Value::String(texts.text(text).ok()?)
+        }
+        [key, bytes @ ..] if *key == number => Value::Number(f64::from_le_bytes(bytes.try_into().ok()?)),
+        [key, value @ 0..=1] if *key == bool => Value::Bool(*value == 1),
+        _ => return None,
+    };
+    let name = texts.text(name).ok()?;
+    let tag = bytes[1..].first_chunk().map_or_else(|| Tag::of(name), |counted| Tag::of_counted(*counted));
+    *fields = rest;
+    Some(Named { tag, name, value })
+}
+
 /// Name and encoded value of one entry of a `Struct`.
-fn entry(message: &[u8]) -> Result<(&str, Option<&[u8]>), Malformed> {
-    // As everybody writes it: a short name, then a short value, and nothing else.
-    if let [NAME, length @ 0..=0x7f, rest @ ..] = message
-        && let Some((name, [VALUE, length @ 0..=0x7f, value @ ..])) = rest.split_at_checked(usize::from(*length))
-        && value.len() == usize::from(*length)
-    {
-        return Ok((Field::Bytes(name).str()?, Some(value)));
-    }
+fn entry<'a>(message: &'a [u8], texts: &mut Texts<'a>) -> Result<(&'a str, Option<&'a [u8]>), Malformed> {
     let (mut name, mut value) = ("", None);
     let mut reader = Reader::new(message);
-    while let Some((number, field)) = reader.next()? {
-        match (number, field) {
-            (1, Field::Bytes(_)) => name = field.str()?,
-            (2, Field::Bytes(bytes)) => value = Some(bytes),
-            (1 | 2, _) => return Err(Malformed("an entry of an object is neither name nor value")),
-            _ => {}
+    while let Some(key) = reader.key()? {
+        match key {
+            NAME => name = texts.text(reader.bytes()?)?,
+            VALUE => value = Some(reader.bytes()?),
+            _ => reader.skip(key, 2)?,
         }
     }
     Ok((name, value))
+}
+
+/// The elements of a `ListValue`, or the entries of a `Struct`. Nothing comes after an error.
+fn elements(message: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
+    let mut reader = Reader::new(message);
+    let mut next = move || {
+        loop {
+            match reader.key()? {
+                None => return Ok(None),
+                Some(ELEMENT) => return reader.bytes().map(Some),
+                Some(key) => reader.skip(key, 1)?,
+            }
+        }
+    };
+    let mut broken = false;
+    std::iter::from_fn(move || {
+        if broken {
+            return None;
+        }
+        let element = next().transpose();
+        broken = matches!(element, Some(Err(_)));
+        element
+    })
 }
 
 fn over(field: impl Into<String>, description: String) -> Refused {

@@ -9,6 +9,7 @@ mod question;
 mod reader;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod value;
 pub mod watch;
 
@@ -16,7 +17,7 @@ use crate::flag::{ErrorCode, Reason, ValueType};
 
 use super::v1;
 
-pub use answer::{Answer, BatchAnswer, EvaluateResponse, StreamError, write_message};
+pub use answer::{Answer, BatchAnswer, EvaluateResponse, Prepared, Reply, StreamError, write_message};
 pub use context::Context;
 pub use question::{BatchQuestion, Question, Selector, StreamQuestion};
 pub use value::{EncodedValue, encode_value};

@@ -3,8 +3,24 @@
 use crate::flag::ValueType;
 
 use super::context::{Context, Value};
-use super::reader::Reader;
+use super::reader::{Key, Reader, delimited, varint};
+use super::texts::Texts;
 use super::{Refused, value_type};
+use crate::wire::SELECTOR_NAMES;
+
+// Of an `EvaluateRequest`; the context of an `EvaluateBatchRequest` has the same number.
+const FLAG_KEY: Key = delimited(1);
+const CONTEXT: Key = delimited(2);
+const DEFAULT_VALUE: Key = delimited(3);
+const TYPE: Key = varint(4);
+// Of an `EvaluateBatchRequest`, and of its `FlagSelector`.
+const SELECTOR: Key = delimited(1);
+const KEYS: Key = delimited(1);
+const PREFIX: Key = delimited(2);
+const TAGS: Key = delimited(3);
+// Of an `EvaluateStreamRequest`.
+const ID: Key = varint(1);
+const QUESTION: Key = delimited(2);
 
 /// An `EvaluateRequest`.
 #[derive(Debug, Clone, Default)]
@@ -32,11 +48,12 @@ pub struct Selector<'a> {
     pub tags: Vec<&'a str>,
 }
 
-/// An `EvaluateStreamRequest`: the id comes even when the question itself cannot be taken, so that the answer finds its way.
+/// An `EvaluateStreamRequest`. The question is read by itself: when it cannot be taken, the id brings that to whom it concerns.
 #[derive(Debug)]
 pub struct StreamQuestion<'a> {
     pub id: u64,
-    pub question: Result<Question<'a>, Refused>,
+    /// For [`Question::read`].
+    pub question: &'a [u8],
 }
 
 impl<'a> Question<'a> {
@@ -45,21 +62,21 @@ impl<'a> Question<'a> {
         let mut default_type = None;
         let mut context_bytes = 0;
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            match number {
-                1 => question.flag_key = field.str()?,
-                2 => {
-                    let context = field.bytes()?;
+        while let Some(key) = reader.key()? {
+            match key {
+                FLAG_KEY => question.flag_key = reader.text()?,
+                CONTEXT => {
+                    let context = reader.bytes()?;
                     context_bytes += context.len();
                     question.context.merge(context, context_bytes)?;
                 }
-                3 => {
-                    let value = field.bytes()?;
-                    default_type = type_of(Value::read(value, 0).map_err(Refused::in_default_value)?);
+                DEFAULT_VALUE => {
+                    let value = reader.bytes()?;
+                    default_type = type_of(Value::read(value, 0, &mut Texts::of(value)).map_err(Refused::in_default_value)?);
                     question.default_value = Some(value);
                 }
-                4 => question.wanted = value_type(field.varint()?),
-                _ => {}
+                TYPE => question.wanted = value_type(reader.varint()?),
+                _ => reader.skip(key, 4)?,
             }
         }
         question.wanted = question.wanted.or(default_type);
@@ -82,15 +99,15 @@ impl<'a> BatchQuestion<'a> {
         let mut question = Self::default();
         let mut context_bytes = 0;
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            match number {
-                1 => question.selector.merge(field.bytes()?)?,
-                2 => {
-                    let context = field.bytes()?;
+        while let Some(key) = reader.key()? {
+            match key {
+                SELECTOR => question.selector.merge(reader.bytes()?)?,
+                CONTEXT => {
+                    let context = reader.bytes()?;
                     context_bytes += context.len();
                     question.context.merge(context, context_bytes)?;
                 }
-                _ => {}
+                _ => reader.skip(key, 2)?,
             }
         }
         Ok(question)
@@ -99,14 +116,19 @@ impl<'a> BatchQuestion<'a> {
 
 impl<'a> Selector<'a> {
     fn merge(&mut self, message: &'a [u8]) -> Result<(), Refused> {
+        let mut texts = Texts::of(message);
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            match number {
-                1 => self.keys.push(field.str()?),
-                2 => self.prefix = field.str()?,
-                3 => self.tags.push(field.str()?),
-                _ => {}
+        while let Some(key) = reader.key()? {
+            match key {
+                KEYS => self.keys.push(texts.text(reader.bytes()?)?),
+                PREFIX => self.prefix = reader.text()?,
+                TAGS => self.tags.push(reader.text()?),
+                _ => reader.skip(key, 3)?,
             }
+        }
+        if self.keys.len() + self.tags.len() > SELECTOR_NAMES {
+            let description = format!("has {} keys and tags, at most {SELECTOR_NAMES} are allowed", self.keys.len() + self.tags.len());
+            return Err(Refused::OverLimit { field: "selector".to_owned(), description });
         }
         Ok(())
     }
@@ -116,16 +138,16 @@ impl<'a> StreamQuestion<'a> {
     /// # Errors
     /// Only when not even the id can be read.
     pub fn read(message: &'a [u8]) -> Result<Self, Refused> {
-        let (mut id, mut request) = (0, &[][..]);
+        let (mut id, mut question) = (0, &[][..]);
         let mut reader = Reader::new(message);
-        while let Some((number, field)) = reader.next()? {
-            match number {
-                1 => id = field.varint()?,
-                2 => request = field.bytes()?,
-                _ => {}
+        while let Some(key) = reader.key()? {
+            match key {
+                ID => id = reader.varint()?,
+                QUESTION => question = reader.bytes()?,
+                _ => reader.skip(key, 2)?,
             }
         }
-        Ok(Self { id, question: Question::read(request) })
+        Ok(Self { id, question })
     }
 }
 

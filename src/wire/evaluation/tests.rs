@@ -96,7 +96,7 @@ proptest! {
         prop_assert_eq!(question.default_value.map(|value| Value::decode(value).unwrap()), request.default_value.clone());
         let stream = v1::EvaluateStreamRequest { id: u64::MAX, request: Some(request.clone()) }.encode_to_vec();
         let stream = StreamQuestion::read(&stream).unwrap();
-        prop_assert_eq!((stream.id, stream.question.unwrap().flag_key), (u64::MAX, request.flag_key.as_str()));
+        prop_assert_eq!((stream.id, Question::read(stream.question).unwrap().flag_key), (u64::MAX, request.flag_key.as_str()));
     }
 
     #[test]
@@ -126,12 +126,12 @@ proptest! {
         prop_assert_eq!(out.len(), answer.len());
         prop_assert_eq!(&v1::Decision::decode(&out[..]).unwrap(), &expected);
         let mut stream = Vec::new();
-        EvaluateResponse::new(&answer).write_to_stream(id, &mut stream);
+        EvaluateResponse::new(Reply::Whole(&answer)).write_to_stream(id, &mut stream);
         let decoded = v1::EvaluateStreamResponse::decode(content(&stream)).unwrap();
         let result = Some(v1::evaluate_stream_response::Result::Decision(expected.clone()));
         prop_assert_eq!(decoded, v1::EvaluateStreamResponse { id, result });
         let mut batch = BatchAnswer::new(Position { epoch: 1, revision }, 1);
-        batch.push(&answer);
+        batch.push(Reply::Whole(&answer));
         let decoded = v1::EvaluateBatchResponse::decode(content(&batch.into_frame())).unwrap();
         prop_assert_eq!(decoded, v1::EvaluateBatchResponse { decisions: vec![expected], position: Some(v1::Position { epoch: 1, revision }) });
     }
