@@ -4,6 +4,7 @@
 //! each would be a system call of its own, and that is a third of what they cost. A flush therefore does nothing here; whoever polls the
 //! connection sends afterwards.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// As much as one write carries. What is longer by itself is not gathered, so that it is not copied either.
 const GATHERED_BYTES: usize = 64 * 1024;
 const ALONE_BYTES: usize = 16 * 1024;
+
+thread_local! {
+    /// For the next connection that writes. A connection that cannot send all of it keeps it meanwhile.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// Clones are the same connection: one for hyper, one for whoever sends.
 pub(super) struct Outbox<I>(Arc<Mutex<Gathered<I>>>);
@@ -71,8 +77,12 @@ impl<I: AsyncWrite + Unpin> Gathered<I> {
                 written => self.sent += written,
             }
         }
-        // Nothing is kept: ten thousand connections are silent most of the time.
-        self.waiting = Vec::new();
+        // Nothing is kept: ten thousand connections are silent most of the time, and one buffer serves all those of a thread.
+        if self.waiting.capacity() > 0 {
+            let mut spare = std::mem::take(&mut self.waiting);
+            spare.clear();
+            SPARE.set(spare);
+        }
         self.sent = 0;
         Poll::Ready(Ok(()))
     }
@@ -88,7 +98,8 @@ impl<I: AsyncWrite + Unpin> Gathered<I> {
             }
         }
         if self.waiting.capacity() == 0 {
-            self.waiting.reserve(bytes.next_power_of_two());
+            self.waiting = SPARE.take();
+            self.waiting.reserve(GATHERED_BYTES);
         }
         parts.iter().for_each(|part| self.waiting.extend_from_slice(part));
         Poll::Ready(Ok(bytes))

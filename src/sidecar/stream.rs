@@ -118,16 +118,17 @@ impl Together<'_> {
     /// When not even the id can be read.
     fn answer(&mut self, message: &[u8], out: &mut Vec<u8>, mut span: Option<&mut Evaluation>) -> Result<(), Status> {
         let StreamQuestion { id, question } = StreamQuestion::read(message).map_err(|refused| invalid(&refused))?;
-        let answered = match &Question::read(question) {
-            Err(refused) => Err(invalid(refused)),
-            Ok(question) => {
+        let mut asked = Question::default();
+        let answered = match asked.fill(question) {
+            Err(refused) => Err(invalid(&refused)),
+            Ok(()) => {
                 let Self { desk, counts, age_ms } = self;
                 let before = out.len();
                 contained(|| {
-                    desk.answer(question, *age_ms, span.is_some(), counts, |reply| {
+                    desk.answer(&asked, *age_ms, span.is_some(), counts, |reply| {
                         EvaluateResponse::new(reply).write_to_stream(id, out);
                         if let (Some(span), Reply::Whole(answer)) = (span.as_mut(), reply) {
-                            span.decided_one_of_many(&desk.outcome(question, answer));
+                            span.decided_one_of_many(&desk.outcome(&asked, answer));
                         }
                     });
                     Ok(())

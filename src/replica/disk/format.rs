@@ -3,6 +3,8 @@
 //! Format 2 names the environment and keeps, beside what was received, the last good version of what is rejected. Format 1 was the state
 //! alone; it is still read.
 
+use std::io::{self, Seek, Write};
+
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message as _;
 
@@ -79,16 +81,33 @@ struct Body {
     environment: String,
 }
 
-pub fn encode(generation: Generation) -> Vec<u8> {
-    let Generation { number, environment, saved: Saved { state, served }, fresh_us } = generation;
+/// Items that are encoded together. All at once would be another copy of the environment in memory, at each save.
+const TOGETHER: usize = 64;
+
+/// Writes a file from its beginning; the header, which seals the rest, comes last.
+///
+/// A message is what the pieces of it add up to, so that a body in pieces is read like one that was written as a whole.
+pub fn write(generation: Generation, out: &mut (impl Write + Seek)) -> io::Result<()> {
+    let Generation { number, environment, saved: Saved { mut state, served }, fresh_us } = generation;
     let Position { epoch, revision } = state.position;
     let digest = state.digest.to_bytes();
-    let body = Body { state: Some(state.into()), served: served.into_iter().map(Into::into).collect(), environment };
-    let length = body.encoded_len();
-    let mut file = Vec::with_capacity(HEADER + length);
-    file.resize(HEADER, 0);
-    body.encode_raw(&mut file);
-    let (mut header, body) = file.split_at_mut(HEADER);
+    let mut items = std::mem::take(&mut state.items).into_iter();
+    let (mut length, mut checksum, mut piece) = (0, crc32fast::Hasher::new(), Vec::new());
+    out.write_all(&[0; HEADER])?;
+    let mut next = Body { state: Some(state.into()), served: served.into_iter().map(Into::into).collect(), environment };
+    loop {
+        piece.clear();
+        next.encode_raw(&mut piece);
+        out.write_all(&piece)?;
+        checksum.update(&piece);
+        length += piece.len() as u64;
+        let items: Vec<v1::Item> = items.by_ref().take(TOGETHER).map(Into::into).collect();
+        if items.is_empty() {
+            break;
+        }
+        next = Body { state: Some(v1::State { items, ..v1::State::default() }), ..Body::default() };
+    }
+    let mut header = Vec::with_capacity(HEADER);
     header.put_slice(MAGIC);
     header.put_u32_le(FORMAT);
     header.put_u64_le(number);
@@ -96,11 +115,11 @@ pub fn encode(generation: Generation) -> Vec<u8> {
     header.put_u64_le(revision);
     header.put_slice(&digest);
     header.put_i64_le(fresh_us);
-    header.put_u64_le(length as u64);
-    header.put_u32_le(crc32fast::hash(body));
-    let sealed = crc32fast::hash(&file[..HEADER - 4]);
-    file[HEADER - 4..HEADER].copy_from_slice(&sealed.to_le_bytes());
-    file
+    header.put_u64_le(length);
+    header.put_u32_le(checksum.finalize());
+    header.put_u32_le(crc32fast::hash(&header));
+    out.rewind()?;
+    out.write_all(&header)
 }
 
 /// Reads the header from the beginning of a file.
@@ -159,6 +178,23 @@ fn check(expected: u32, bytes: &[u8]) -> Result<(), Damage> {
 mod tests {
     use super::*;
     use crate::flag::{ItemName, Kill};
+
+    fn encode(generation: Generation) -> Vec<u8> {
+        let mut file = io::Cursor::new(Vec::new());
+        write(generation, &mut file).unwrap();
+        file.into_inner()
+    }
+
+    #[test]
+    fn a_state_in_many_pieces_is_the_state() {
+        let generation = generation();
+        let item = &generation.saved.state.items[0];
+        let items: Vec<_> = (0..1000).map(|number| Item { name: ItemName::flag(&format!("flag-{number}")), ..item.clone() }).collect();
+        let digest = Digest::of(&items, []);
+        let state = State { items, digest, kills: Vec::new(), ..generation.saved.state };
+        let generation = Generation { saved: Saved { state, ..generation.saved }, ..generation };
+        assert_eq!(decode(Bytes::from(encode(generation.clone()))), Ok(generation));
+    }
 
     fn generation() -> Generation {
         let item = Item { name: ItemName::flag("checkout"), revision: 3, definition: Bytes::from_static(b"{\"variants\":{}}") };

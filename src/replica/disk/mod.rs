@@ -8,7 +8,7 @@ mod format;
 mod guard;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -136,10 +136,9 @@ impl Disk {
     pub fn save(&mut self, saved: impl Into<Saved>, fresh_us: Micros, keep_other: bool) -> io::Result<()> {
         let number = self.number.saturating_add(1);
         let (environment, saved) = (self.environment.clone(), saved.into());
-        let file = format::encode(Generation { number, environment, saved, fresh_us });
         let new = self.dir.join(NEW);
         let mut out = private().create(true).truncate(true).open(&new)?;
-        out.write_all(&file)?;
+        format::write(Generation { number, environment, saved, fresh_us }, &mut out)?;
         out.sync_all()?;
         fs::rename(&new, self.dir.join(SLOTS[self.slot]))?;
         File::open(&self.dir)?.sync_all()?;
