@@ -189,7 +189,7 @@ mod tests {
     fn a_state_in_many_pieces_is_the_state() {
         let generation = generation();
         let item = &generation.saved.state.items[0];
-        let items: Vec<_> = (0..1000).map(|number| Item { name: ItemName::flag(&format!("flag-{number}")), ..item.clone() }).collect();
+        let items: Vec<_> = (0..1000).map(|number| Item { name: ItemName::flag(format!("flag-{number}")), ..item.clone() }).collect();
         let digest = Digest::of(&items, []);
         let state = State { items, digest, kills: Vec::new(), ..generation.saved.state };
         let generation = Generation { saved: Saved { state, ..generation.saved }, ..generation };
