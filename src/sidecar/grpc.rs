@@ -91,7 +91,7 @@ impl Messages {
     }
 
     /// Waits until the next message is whole, and says how long it is. It is read by [`Messages::front`] and then passed by with
-    /// [`Messages::pop`]: a handle of its own for each message of a stream costs as much as reading it.
+    /// [`Messages::pop`]: of a stream with many messages in a frame, none needs a handle of its own, which is counted by atomics.
     pub(super) fn poll_front(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<usize, Status>>> {
         loop {
             if let Some(length) = self.whole()? {

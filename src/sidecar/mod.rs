@@ -4,7 +4,7 @@
 //! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch -> decide -> replica
 //!                  |                                |                  ^
 //!               workers                      health, reflection      bell
-//! management (8014) -> metrics <- tally
+//! management (8014) -> metrics <- tally, prepared
 //! ```
 //! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
 

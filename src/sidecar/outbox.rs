@@ -1,7 +1,7 @@
 //! What a connection writes while it is polled, gathered for one write at the end of that.
 //!
 //! h2 writes small frames together, but flushes after each DATA frame of more than 255 bytes. Of batches and of changes for many watchers
-//! each would be a system call of its own, and that is a third of what they cost. A flush therefore does nothing here; whoever polls the
+//! each would be a system call of its own, and that was a quarter of what a batch cost. A flush therefore does nothing here; whoever polls the
 //! connection sends afterwards.
 
 use std::cell::Cell;

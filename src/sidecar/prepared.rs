@@ -1,7 +1,7 @@
 //! Answers as they go out, kept under what they were decided from.
 //!
 //! A flag answers with few variants, each for few reasons: of a decision only the bucket and the age differ from time to time. What is the
-//! same is encoded once, and finding it costs a tenth of encoding it.
+//! same is encoded and counted under one place, which is found without a look at a text.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -45,12 +45,12 @@ pub fn on_core<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A child process that is stopped when it is dropped. Its standard input is a pipe that only this process holds the other end of, and
-/// every server of a benchmark ends with it: also when nothing is dropped, because the benchmark was killed.
 /// As the image sets it (`deploy/Dockerfile`): mimalloc gives memory back 10 ms after it is freed. By itself it waits a second and then for
 /// the next time that a thread gives pages back, which in a sidecar at rest does not come. At once (0) would cost a batch a tenth.
 const PURGE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
 
+/// A child process that is stopped when it is dropped. Its standard input is a pipe that only this process holds the other end of, and
+/// every server of a benchmark ends with it: also when nothing is dropped, because the benchmark was killed.
 #[derive(Debug)]
 pub struct Server {
     name: String,

@@ -1,7 +1,7 @@
 //! Texts of a message, checked a stretch at a time.
 //!
 //! The bytes between the texts of a message, its keys, lengths and most of its numbers, are UTF-8 too. Checking whatever is UTF-8 from a
-//! text on, and cutting the texts that follow out of it, costs a sixth of checking each by itself.
+//! text on, and cutting the texts that follow out of it, costs a third of checking each by itself (callgrind, questions of a stream).
 
 use super::Malformed;
 
