@@ -86,6 +86,8 @@ pub fn host(threads: Option<usize>, telemetry: &telemetry::Args, role: impl Asyn
     if let Some(threads) = threads {
         builder.worker_threads(threads);
     }
+    // What a thread that read or wrote a state has freed is given back when the thread ends.
+    builder.thread_keep_alive(Duration::from_secs(1));
     let runtime = builder.enable_all().build().map_err(|error| Failure::unable(format!("cannot start a runtime: {error}")))?;
     let outcome = runtime.block_on(async {
         let guard = telemetry::init(telemetry).map_err(unstartable)?;

@@ -15,7 +15,7 @@ pub(super) struct Compiled {
 
 /// What is kept of a definition that compiles.
 pub(super) enum Body {
-    Flag(CompiledFlag),
+    Flag(Box<CompiledFlag>),
     /// It will be compiled again when somebody asks for it, see [`super::slot`].
     Cold,
 }
@@ -39,7 +39,7 @@ pub(super) fn compile_all(items: Vec<Item>, segments: &Segments) -> Vec<Compiled
     let cold = items.len() >= COLD_FROM;
     let compile_one = |item: Item| {
         let flag = compile_definition(&item.name.key, &item.definition, segments);
-        let result = flag.map(|flag| if cold && may_be_cold(&flag, &item.definition) { Body::Cold } else { Body::Flag(flag) });
+        let result = flag.map(|flag| if cold && may_be_cold(&flag, &item.definition) { Body::Cold } else { Body::Flag(Box::new(flag)) });
         Compiled { item, result }
     };
     let in_turn = |items: Vec<Item>| items.into_iter().map(compile_one).collect();

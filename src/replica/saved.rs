@@ -47,6 +47,9 @@ impl Writer {
     /// rejected by name again, unless this program understands it.
     pub fn load(&mut self, saved: impl Into<Saved>, fresh_us: Micros) -> Result<Applied, Resync> {
         let Saved { mut state, mut served } = saved.into();
+        if served.is_empty() {
+            return self.replace(state, fresh_us, true);
+        }
         let names: HashSet<_> = served.iter().map(|item| item.name.clone()).collect();
         let (received, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut state.items).into_iter().partition(|item| names.contains(&item.name));
         if received.is_empty() {

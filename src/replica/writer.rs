@@ -103,7 +103,7 @@ impl Writer {
         match apply::compile_definition(key, &item.definition, self.segments.served().compiled()) {
             Ok(flag) if may_be_cold(&flag, &item.definition) => {}
             Ok(flag) => {
-                let refreshed = self.take(Compiled { item, result: Ok(Body::Flag(flag)) });
+                let refreshed = self.take(Compiled { item, result: Ok(Body::Flag(Box::new(flag))) });
                 if let (Some(Refreshed { slot, .. }), Some(mut place)) = (refreshed, self.replica.0.flags.get_mut(key)) {
                     *place = slot;
                 }
@@ -245,33 +245,28 @@ impl Writer {
         let (gone_flags, gone_segments): (Vec<_>, Vec<_>) = removed.into_iter().partition(|name| name.kind == ItemKind::Flag);
         let changed_segments = self.change_segments(segments, gone_segments);
         jobs.extend(self.readers_of(&changed_segments, &jobs));
-        let mut refreshed: HashMap<String, Refreshed> = HashMap::with_capacity(jobs.len());
-        let unvetted = from_disk && jobs.len() >= COLD_FROM;
-        let compiled = if unvetted {
-            self.replica.0.segments.store(Arc::new(self.segments.served().clone()));
-            jobs.into_iter().map(|item| Compiled { item, result: Ok(Body::Cold) }).collect()
-        } else {
-            apply::compile_all(jobs, self.segments.served().compiled())
+        // Straight into the list that is published: of an environment, each list in between would be megabytes that the allocator keeps.
+        let mut refreshed: Vec<Refreshed> = Vec::with_capacity(jobs.len());
+        let mut take = |writer: &mut Self, compiled: Compiled| {
+            let Some(refresh) = writer.take(compiled) else { return };
+            touched.remove(&*refresh.key);
+            refreshed.push(refresh);
         };
-        for compiled in compiled {
-            let key = compiled.item.name.key.clone();
-            if let Some(refresh) = self.take(compiled) {
-                refreshed.insert(key, refresh);
-            }
-        }
-        for key in touched {
-            if !refreshed.contains_key(&key)
-                && let Some(refresh) = self.refresh(&key)
-            {
-                refreshed.insert(key, refresh);
-            }
-        }
+        let unvetted = from_disk && jobs.len() >= COLD_FROM;
         if unvetted {
-            self.unvetted.keys = refreshed.values().map(|refreshed| refreshed.key.clone()).collect();
+            self.replica.0.segments.store(Arc::new(self.segments.served().clone()));
+            jobs.into_iter().for_each(|item| take(self, Compiled { item, result: Ok(Body::Cold) }));
+        } else {
+            let compiled = apply::compile_all(jobs, self.segments.served().compiled());
+            compiled.into_iter().for_each(|compiled| take(self, compiled));
+        }
+        refreshed.extend(touched.iter().filter_map(|key| self.refresh(key)));
+        if unvetted {
+            self.unvetted.keys = refreshed.iter().map(|refreshed| refreshed.key.clone()).collect();
         }
         let gone = gone_flags.into_iter().map(|name| name.key).collect();
         self.replica.0.fresh_us.store(fresh_us, Ordering::Relaxed);
-        self.publish(refreshed.into_values().collect(), gone, origin_time_us, true)
+        self.publish(refreshed, gone, origin_time_us, true)
     }
 
     fn forget(&mut self, name: &ItemName) {
@@ -320,7 +315,7 @@ impl Writer {
             self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
         }
         let base_revision = revision.max(self.segments.served().newest_read_by(&flag));
-        Some(self.overlay(key, Held::new(flag, base_revision, definition, base_revision)))
+        Some(self.overlay(key, Held::new(*flag, base_revision, definition, base_revision)))
     }
 
     /// Takes the flag, as it is held, off the lists of its prerequisites. A cold one is on none.

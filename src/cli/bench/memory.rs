@@ -19,7 +19,7 @@ use crate::wire::v1::{EvaluateBatchRequest, FlagSelector};
 /// The bars are in these, and not in MiB and KiB.
 const MB: f64 = 1e6;
 const KB: f64 = 1e3;
-/// The allocator gives back what a start leaves behind after ten seconds.
+/// A sidecar gives back what a start leaves behind within seconds (`replica/follow/tidy.rs`).
 const SETTLE: Duration = Duration::from_secs(12);
 
 /// Flags that an application asks for.

@@ -45,10 +45,6 @@ pub fn on_core<T>(core: Option<usize>, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// As the image sets it (`deploy/Dockerfile`): mimalloc gives memory back 10 ms after it is freed. By itself it waits a second and then for
-/// the next time that a thread gives pages back, which in a sidecar at rest does not come. At once (0) would cost a batch a tenth.
-const PURGE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "10");
-
 /// A child process that is stopped when it is dropped. Its standard input is a pipe that only this process holds the other end of, and
 /// every server of a benchmark ends with it: also when nothing is dropped, because the benchmark was killed.
 #[derive(Debug)]
@@ -65,7 +61,7 @@ impl Server {
         let log = dir.join(format!("{name}.log"));
         let stderr = File::options().create(true).append(true).open(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let mut command = Command::new(program);
-        command.args(args).env(PURGE.0, PURGE.1).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let child = on_core(core, || command.spawn()).with_context(|| format!("cannot start {name}"))?;
         Ok(Self { name: name.to_owned(), child, log })
     }

@@ -12,6 +12,7 @@ mod poll;
 mod saver;
 mod snapshot;
 mod stream;
+mod tidy;
 mod urgent;
 
 use std::path::Path;

@@ -15,6 +15,7 @@ use crate::wire::replication::ResyncCause;
 use super::board::Board;
 use super::metrics::{Lane, Metrics, count};
 use super::saver::{Saver, Turn};
+use super::tidy::Tidy;
 
 /// Flags that are compiled between two looks at the kill lane: half a millisecond.
 const VETTED_AT_ONCE: usize = 64;
@@ -54,6 +55,7 @@ pub struct Owner {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     saver: Saver,
+    tidy: Tidy,
     guard: Option<Guard>,
     /// Refused until each of its definitions has been replaced.
     suspect: Option<Suspect>,
@@ -72,7 +74,9 @@ impl Owner {
         let suspect = guard.as_ref().and_then(|guard| guard.refused().cloned());
         // What was loaded from disk may be what the process before this one did not survive.
         let survived_at = guard.as_ref().map(|_| Instant::now() + SURVIVED_AFTER);
-        Self { writer, board, metrics, saver, guard, suspect, has_stream: false, awaits_snapshot: false, went_back: false, survived_at }
+        let tidy = Tidy::after_start();
+        let (has_stream, awaits_snapshot, went_back) = (false, false, false);
+        Self { writer, board, metrics, saver, tidy, guard, suspect, has_stream, awaits_snapshot, went_back, survived_at }
     }
 
     /// Runs until both ends are closed, then writes the state for the last time. What was loaded from disk is looked through in between:
@@ -93,8 +97,12 @@ impl Owner {
                 },
                 turn = self.saver.turn() => match turn {
                     Turn::Due => self.save(),
-                    Turn::Written(written) => self.saver.written(written),
+                    Turn::Written(written) => {
+                        self.saver.written(written);
+                        self.tidy.put_off();
+                    }
                 },
+                () = self.tidy.turn() => {}
                 () = sleep_until(self.survived_at.unwrap_or_else(Instant::now)), if self.survived_at.is_some() => self.survived(),
             }
         }
@@ -109,6 +117,7 @@ impl Owner {
         if let Some(applied) = self.writer.vet(VETTED_AT_ONCE) {
             self.board.applied(&applied);
         }
+        self.tidy.put_off();
         // Nothing else here takes as long without waiting for anybody.
         tokio::task::yield_now().await;
     }
@@ -157,6 +166,7 @@ impl Owner {
         match self.writer.apply_snapshot(state) {
             Ok(applied) => {
                 count(&self.metrics.snapshots);
+                self.tidy.put_off();
                 self.awaits_snapshot = false;
                 self.applied(&applied, true);
             }
