@@ -10,6 +10,7 @@ use super::bucket::Salt;
 use super::condition::{Conditions, NameSpan, Operator, Span};
 use super::decision::Variant;
 use super::keys::KeySet;
+use super::measured::Measured;
 use super::ranges::Range;
 use super::value::ValueType;
 
@@ -38,6 +39,8 @@ pub(super) struct Compiled {
     pub(super) default: Outcome,
     /// Of all rules, one after the other.
     pub(super) conditions: Conditions,
+    /// `None`: nothing is measured, and nobody has to note who was served.
+    pub(super) measured: Option<Box<Measured>>,
 }
 
 /// Another flag must serve one of these variants to the same context.
@@ -117,6 +120,11 @@ impl CompiledFlag {
     /// Sorted by name.
     pub fn variants(&self) -> &[Variant] {
         &self.shared.variants
+    }
+
+    /// What is measured of the flag: `None` when nothing is.
+    pub fn measured(&self) -> Option<&Measured> {
+        self.shared.measured.as_deref()
     }
 
     pub fn is_disabled(&self) -> bool {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::Value;
+use super::{Guard, Metric, Plan, Value};
 
 /// Flags and segments by key.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -47,6 +47,12 @@ pub struct Flag {
     pub rules: Vec<Rule>,
     /// flagd's JsonLogic. Read so that [`super::compile`] can say that it is not supported yet; `{}` is none.
     pub targeting: Option<Json>,
+    /// What is measured of the flag, by name.
+    pub metrics: BTreeMap<String, Metric>,
+    /// Bounds that kill the flag by themselves.
+    pub guard: Vec<Guard>,
+    /// How its traffic moves, once the rollout is started.
+    pub rollout: Option<Plan>,
     pub metadata: Metadata,
 }
 

@@ -39,6 +39,17 @@ pub const NESTING: usize = 16;
 /// Flags that one decision may ask for its prerequisites, counted each time that one is asked.
 pub const PREREQUISITE_DECISIONS: u32 = 1_000;
 
+/// Stages of a rollout.
+pub const STAGES: usize = 50;
+/// Gates of one stage.
+pub const GATES: usize = 16;
+/// Metrics of one flag.
+pub const METRICS: usize = 32;
+/// Guards of one flag.
+pub const GUARDS: usize = 16;
+/// Approvals that one gate may ask for.
+pub const APPROVALS: u32 = 16;
+
 /// A context, encoded, in bytes.
 pub const CONTEXT_BYTES: usize = 64 * 1024;
 /// Top-level attributes of a context.

@@ -8,6 +8,7 @@
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
 //! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `plan`: a rollout as people write it, and what is measured of it.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
@@ -26,14 +27,17 @@ mod explain;
 mod keys;
 pub mod limits;
 mod lines;
+mod measured;
 mod metro;
 mod node;
+mod plan;
 mod problem;
 mod ramp;
 mod ranges;
 mod read;
 mod schema;
 mod segment;
+mod span;
 mod state;
 mod value;
 mod version;
@@ -52,10 +56,16 @@ pub use document::{
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};
+pub use measured::{Measured, Watched};
 pub use metro::metro64;
+pub use plan::{
+    Approval, Check, Direction, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share,
+    Stage, Start,
+};
 pub use problem::{Problem, Problems};
 pub use schema::{SCHEMA, schema};
 pub use segment::Segments;
+pub use span::Span;
 pub use state::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 pub use value::{Value, ValueType};
 

@@ -2,6 +2,8 @@
 //!
 //! Two documents that mean the same shape are written as the same bytes, which is what the store keeps, the wire carries and the digest sums.
 
+mod plan;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
@@ -42,6 +44,9 @@ impl Flag {
             targets,
             rules,
             targeting,
+            metrics,
+            guard,
+            rollout,
             metadata,
         } = self;
         Object::default()
@@ -60,6 +65,9 @@ impl Flag {
             .put_some("targets", list(targets, target))
             .put_some("rules", list(rules, rule))
             .put_some("targeting", targeting.clone())
+            .put_some("metrics", map(metrics, plan::metric))
+            .put_some("guard", list(guard, plan::guard))
+            .put_some("rollout", rollout.as_ref().map(plan::plan))
             .put_some("metadata", metadata_to_json(metadata))
             .finish()
     }

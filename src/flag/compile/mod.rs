@@ -1,6 +1,7 @@
 //! The only place where a flag can be refused: a [`Flag`] to a [`CompiledFlag`], with every problem at once.
 
 mod conditions;
+mod plan;
 mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Rule, Targe
 use super::document::{self, Flag, FlagState, Serve};
 use super::keys::KeySet;
 use super::limits;
+use super::measured::Measured;
 use super::node::quoted;
 use super::problem::{Path, Problems, did_you_mean};
 use super::segment::Segments;
@@ -58,6 +60,10 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
     let kill_variant = names.optional(&flag.kill_variant, path.key("killVariant"), problems);
     let prerequisites = prerequisites(key, flag, path, problems);
     let targets = targets(&names, flag, path, problems);
+    plan::measures(flag, problems);
+    if let Some(rollout) = &flag.rollout {
+        plan::rollout(&names, flag, rollout, problems);
+    }
 
     let mut compiler = Compiler::new(segments, problems);
     let rules = rules(key, &names, flag, default_variant, &mut compiler);
@@ -90,6 +96,7 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
         rules: rules?,
         default: default?,
         conditions,
+        measured: Measured::of(flag).map(Box::new),
     })
 }
 

@@ -158,8 +158,6 @@ pub(super) fn text(node: &Node<'_>, expected: &str, path: Path<'_>, problems: &m
 /// Names that a later version gives a meaning to, with what they will be for.
 fn not_yet(key: &str) -> Option<&'static str> {
     match key {
-        "guard" => Some("triggers come with a later version"),
-        "rollout" => Some("rollout plans come with a later version; a `split` serves a share of traffic today"),
         "templates" => Some("templates of rollout plans come with a later version"),
         _ => None,
     }

@@ -2,12 +2,18 @@
 
 mod condition;
 mod fields;
+mod metric;
+mod plan;
 mod value;
 
 use serde_json::Value as Json;
 
 #[cfg(test)]
 pub(super) use condition::CONDITION;
+#[cfg(test)]
+pub(super) use metric::{GUARD, KINDS as METRIC_KINDS, MARGIN, METRIC};
+#[cfg(test)]
+pub(super) use plan::{APPROVAL, CHECK, GATE, PLAN, SAMPLE_RATIO, STAGE, START};
 
 use super::document::{Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target};
 use super::limits;
@@ -23,12 +29,15 @@ pub(super) const FLAG: &[&str] = &[
     "defaultVariant",
     "description",
     "expectedLifetime",
+    "guard",
     "killVariant",
     "kind",
     "metadata",
+    "metrics",
     "offVariant",
     "owner",
     "prerequisites",
+    "rollout",
     "rules",
     "state",
     "tags",
@@ -174,6 +183,9 @@ fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag
         targets: fields.list("targets", "targets", path, problems, target),
         rules: fields.list("rules", "rules", path, problems, rule),
         targeting: targeting(&fields, path, problems),
+        metrics: fields.map("metrics", "metrics by name", path, problems, |_, node, path, problems| metric::metric(node, path, problems)),
+        guard: fields.list("guard", "guards", path, problems, metric::guard),
+        rollout: fields.get("rollout").and_then(|node| plan::plan(node, path.key("rollout"), problems)),
         metadata: metadata(&fields, path, problems),
     })
 }
