@@ -32,6 +32,11 @@ fn problems_are_told_all_at_once_with_path_line_and_what_was_meant() {
 }
 
 #[test]
+fn rollouts_that_cannot_be_carried_out_are_refused_with_the_place_and_the_reason() {
+    run("rollouts.cases");
+}
+
+#[test]
 fn explanations_tell_what_was_asked_and_found() {
     run("explain.cases");
 }

@@ -24,7 +24,25 @@ fn what_the_reader_writes_is_valid() {
 fn the_document_with_every_key_has_every_key() {
     let text = EVERY_KEY;
     let schema = schema();
-    for definition in ["flag", "prerequisite", "target", "rule", "split", "condition", "segment"] {
+    for definition in [
+        "flag",
+        "prerequisite",
+        "target",
+        "rule",
+        "split",
+        "condition",
+        "segment",
+        "metric",
+        "margin",
+        "guard",
+        "rollout",
+        "stage",
+        "start",
+        "gate",
+        "approval",
+        "fullCheck",
+        "sampleRatio",
+    ] {
         for key in schema["$defs"][definition]["properties"].as_object().unwrap().keys() {
             assert!(text.contains(&format!("{key}:")), "{definition}.{key} is in no test");
         }
@@ -55,6 +73,27 @@ flags:
     targets: [{ variant: a, keys: [ada] }]
     targeting: {}
     metadata: { team: x }
+    metrics:
+      errors: { kind: binomial, direction: lower, margin: { absolute: 0.01 }, minUnits: 200, onFail: pause, expected: 0.01 }
+      score: { kind: mean, clip: [0, 10.5], direction: higher, event: rated, margin: { relative: 0.05 }, mode: no_harm, lag: 24h }
+      slow: { kind: slow_share, above: 250, direction: lower }
+      failed_calls: { kind: ratio, direction: none }
+    guard:
+      - { name: too-many, metric: errors, above: 0.05 }
+      - { metric: errors, worse: { relative: 0.5 } }
+      - { name: low, metric: errors, below: 0.9 }
+    rollout:
+      baseline: a
+      treatments: [b]
+      retention: 30d
+      coolDown: 10m
+      unitsPerDay: 50000
+      stages:
+        - { name: canary, percent: 1, bake: 2d, deadline: 4d, onDeadline: extend, gates: [{ approval: { by: [ana], count: 1 } }] }
+        - weights: { b: 12.5% }
+          start: { after: 2d }
+          gates: [{ metrics: [errors, { metric: score, mode: superior, margin: { absolute: 1 }, minUnits: 9, onFail: pause }] }]
+        - { percent: 100%, start: { at: 2026-11-21T09:00:00Z }, gates: [{ comparison: score }, { sampleRatio: { alpha: 0.01, coverage: true } }] }
     rules:
       - { name: n, description: d, when: [{ segment: staff, not: true }], serve: a }
       - { split: { weights: { a: 1, b: 2.5 } } }
@@ -87,8 +126,34 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/a b", json!({ "variants": { "on": true } })),
         ("/flags/full", json!(1)),
         ("/flags/full/unknown", json!(1)),
-        ("/flags/full/guard", json!([])),
+        ("/flags/full/guard", json!({})),
+        ("/flags/full/guard/0", json!({ "metric": "errors" })),
+        ("/flags/full/guard/0", json!({ "metric": "errors", "above": 0.1, "below": 0.9 })),
+        ("/flags/full/guard/0/above", json!(5)),
+        ("/flags/full/guard/1/worse", json!(0.1)),
         ("/flags/full/rollout", json!({})),
+        ("/flags/full/rollout/stages", json!([])),
+        ("/flags/full/rollout/treatments", json!([])),
+        ("/flags/full/rollout/retention", json!("a month")),
+        ("/flags/full/rollout/unitsPerDay", json!(0)),
+        ("/flags/full/rollout/stages/0", json!({ "bake": "1d" })),
+        ("/flags/full/rollout/stages/0", json!({ "percent": 1, "weights": { "b": 1 } })),
+        ("/flags/full/rollout/stages/0/percent", json!(101)),
+        ("/flags/full/rollout/stages/0/bake", json!("5")),
+        ("/flags/full/rollout/stages/0/onDeadline", json!("ship")),
+        ("/flags/full/rollout/stages/0/gates/0", json!({})),
+        ("/flags/full/rollout/stages/0/gates/0", json!({ "approval": {}, "comparison": "errors" })),
+        ("/flags/full/rollout/stages/0/gates/0/approval/count", json!(0)),
+        ("/flags/full/rollout/stages/1/start", json!({ "after": "1d", "at": "2026-11-21T09:00:00Z" })),
+        ("/flags/full/rollout/stages/1/start", json!({ "at": "tomorrow" })),
+        ("/flags/full/rollout/stages/1/gates/0/metrics", json!([])),
+        ("/flags/full/rollout/stages/2/gates/1/sampleRatio/alpha", json!(0.5)),
+        ("/flags/full/metrics/errors", json!({ "kind": "binomial" })),
+        ("/flags/full/metrics/errors/kind", json!("count")),
+        ("/flags/full/metrics/errors/margin", json!(0.02)),
+        ("/flags/full/metrics/errors/margin", json!({ "relative": 0.1, "absolute": 0.1 })),
+        ("/flags/full/metrics/errors/margin", json!({ "relative": 1 })),
+        ("/flags/full/metrics/score/clip", json!([0])),
         ("/flags/full/kind", json!("temporary")),
         ("/flags/full/state", json!("enabled")),
         ("/flags/full/expectedLifetime", json!("soon")),
@@ -204,6 +269,8 @@ fn check(value: &Json, schema: &Json, root: &Json, path: String, problems: &mut 
             "pattern" => value.as_str().is_none_or(|text| regex::Regex::new(wanted.as_str().unwrap()).unwrap().is_match(text)),
             "minimum" => value.as_f64().is_none_or(|number| number >= wanted.as_f64().unwrap()),
             "maximum" => value.as_f64().is_none_or(|number| number <= wanted.as_f64().unwrap()),
+            "exclusiveMinimum" => value.as_f64().is_none_or(|number| number > wanted.as_f64().unwrap()),
+            "exclusiveMaximum" => value.as_f64().is_none_or(|number| number < wanted.as_f64().unwrap()),
             unknown => panic!("the validator of this test does not know {unknown:?}"),
         };
         if !is_fine {
@@ -225,7 +292,7 @@ fn is_of_type(value: &Json, wanted: &str) -> bool {
     match value {
         Json::Null => wanted == "null",
         Json::Bool(_) => wanted == "boolean",
-        Json::Number(_) => wanted == "number",
+        Json::Number(number) => wanted == "number" || (wanted == "integer" && !number.is_f64()),
         Json::String(_) => wanted == "string",
         Json::Array(_) => wanted == "array",
         Json::Object(_) => wanted == "object",
