@@ -14,7 +14,7 @@
 //!
 //! # Parts
 //! - [`flag`]: what a flag is, and what it answers: document, compile, decide, explain, the state of an environment and its digest. Pure.
-//! - [`rollout`]: how a rollout is judged: gates that may be looked at each second, triggers, what a stage can decide at all. Pure.
+//! - [`rollout`]: how a flag's traffic moves by a plan: the engine, its gates, triggers and their statistics. Pure.
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.

@@ -72,6 +72,17 @@ impl Flag {
             .finish()
     }
 
+    /// What an approval of its rollout is bound to: the plan, what it measures, and what it serves.
+    pub fn to_rollout_json(&self) -> Vec<u8> {
+        let Self { variants, metrics, guard, rollout, .. } = self;
+        let bound = Object::default()
+            .put_some("variants", map(variants, super::Value::to_json))
+            .put_some("metrics", map(metrics, plan::metric))
+            .put_some("guard", list(guard, plan::guard))
+            .put_some("rollout", rollout.as_ref().map(plan::plan));
+        canonical(&bound.finish())
+    }
+
     /// What the store, the wire and the digest carry. [`Flag::from_json`] reads it back to an equal flag.
     pub fn to_canonical_json(&self) -> Vec<u8> {
         canonical(&self.to_json())

@@ -1,5 +1,17 @@
-//! How a rollout is judged. Pure: no clock, no I/O, no async, no randomness; time and evidence come in as arguments.
+//! Rollouts: plans that gate, decide and stop by themselves. Pure: no clock, no I/O, no async, no randomness; time and evidence come in as
+//! arguments.
 //!
-//! - `statistics`: gates, triggers, sample ratios, and what a stage can decide at all.
+//! - [`step`]: the whole engine. `plan` is what it carries out, `state` where it is, what happens to it and what is to be done.
+//! - `judge`: what the gates of a stage say of the evidence.
+//! - [`statistics`]: gates, triggers, sample ratios, and what a stage can decide at all.
 
+mod judge;
+mod plan;
+mod state;
 pub mod statistics;
+mod step;
+
+pub use judge::{Finding, REPORT_INTERVAL_US, findings, planned};
+pub use plan::{Plan, percent};
+pub use state::{Action, Event, Evidence, Micros, Observed, Phase, State};
+pub use step::step;

@@ -142,6 +142,13 @@ pub(super) fn rollout(names: &Names<'_>, flag: &Flag, plan: &Plan, problems: &mu
         }
         shares(plan, stage, &mut before, place, problems);
         times(flag, stage, place, problems);
+        if stage.percent() == BUCKETS && stage.checks().next().is_some() {
+            problems.found(
+                place.key("gates"),
+                "a gate of metrics where everybody has a treatment",
+                "it before the last stage: nobody is left to compare with",
+            );
+        }
         gates(flag, stage, place, problems);
     }
     if let Some(last) = plan.stages.last()

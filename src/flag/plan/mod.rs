@@ -7,6 +7,7 @@ mod metric;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::date::Instant;
 use super::span::Span;
 
 pub use metric::{Direction, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnFail};
@@ -189,6 +190,15 @@ impl Check {
 
     pub fn on_fail(&self, metric: &Metric) -> OnFail {
         self.on_fail.or(metric.on_fail).unwrap_or(OnFail::Rollback)
+    }
+}
+
+impl Start {
+    /// Of [`Start::At`], Unix time in microseconds.
+    pub fn instant_us(&self) -> Option<i64> {
+        let Self::At(instant) = self else { return None };
+        let Instant { second, nanosecond } = Instant::parse(instant)?;
+        second.checked_mul(1_000_000)?.checked_add(i64::from(nanosecond / 1_000))
     }
 }
 
