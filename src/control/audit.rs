@@ -59,6 +59,7 @@ pub enum Action {
     Kill,
     Restore,
     RestoreBackup,
+    Rollout,
 }
 
 /// The newest record of a chain: what the next one continues.
@@ -153,7 +154,7 @@ fn combined(hashes: impl Iterator<Item = Option<Hash>>) -> Option<Hash> {
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::CreateEnvironment,
         Self::CopyEnvironment,
         Self::Apply,
@@ -162,6 +163,7 @@ impl Action {
         Self::Kill,
         Self::Restore,
         Self::RestoreBackup,
+        Self::Rollout,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -174,6 +176,7 @@ impl Action {
             Self::Kill => "kill",
             Self::Restore => "restore",
             Self::RestoreBackup => "restore-backup",
+            Self::Rollout => "rollout",
         }
     }
 

@@ -7,6 +7,7 @@ pub mod fleet;
 pub mod hex;
 pub mod ledger;
 pub mod publish;
+pub mod rollouts;
 pub mod store;
 mod stored;
 

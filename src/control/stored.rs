@@ -10,10 +10,13 @@
 //! env/{env}/kill/{key}                     a kill that stands
 //! env/{env}/log/{revision}                 what a change touched: for readers that resume; cut at the old end
 //! env/{env}/version/{kind}/{key}/{revision}   every definition that an item ever had
+//! env/{env}/rollout/{key}                  where a flag's rollout is
+//! env/{env}/decision/{key}/{revision}      what decided it, with all that it was decided from
 //! ```
 //! Numbers in keys are 16 hexadecimal digits, so that they sort.
 
 mod codec;
+mod rollout;
 mod version;
 
 use super::audit::kind_name;
@@ -21,6 +24,7 @@ use super::store::Range;
 use crate::flag::{ItemKind, ItemName, Revision};
 
 pub use codec::{HeadRecord, LogRecord, decode_item, decode_kill, encode_item, encode_kill};
+pub use rollout::{Decision, decode_rollout, encode_rollout};
 pub use version::Version;
 
 pub const FORMAT: &str = "format";
@@ -66,6 +70,22 @@ pub fn kills(environment: &str) -> Range {
     Range::under(format!("env/{environment}/kill/"))
 }
 
+pub fn rollout(environment: &str, flag: &str) -> String {
+    format!("env/{environment}/rollout/{flag}")
+}
+
+pub fn rollouts(environment: &str) -> Range {
+    Range::under(format!("env/{environment}/rollout/"))
+}
+
+pub fn decision(environment: &str, flag: &str, revision: Revision) -> String {
+    format!("env/{environment}/decision/{flag}/{revision:016x}")
+}
+
+pub fn decisions(environment: &str, flag: &str) -> Range {
+    Range::under(format!("env/{environment}/decision/{flag}/"))
+}
+
 pub fn log(environment: &str, revision: Revision) -> String {
     format!("env/{environment}/log/{revision:016x}")
 }
@@ -101,7 +121,8 @@ pub fn is_ours(key: &str, is_environment: impl Fn(&str) -> bool) -> bool {
         Some("env") => {
             let is_there = parts.next().is_some_and(is_environment);
             let expected = match parts.next() {
-                Some("flag" | "segment" | "kill" | "log") => 1,
+                Some("flag" | "segment" | "kill" | "log" | "rollout") => 1,
+                Some("decision") => 2,
                 Some("version") => 3,
                 _ => return false,
             };

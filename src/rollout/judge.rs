@@ -197,7 +197,7 @@ pub(super) fn margin(margin: flag::Margin) -> statistics::Margin {
     }
 }
 
-fn mode(mode: flag::Mode) -> statistics::Mode {
+pub(super) fn mode(mode: flag::Mode) -> statistics::Mode {
     match mode {
         flag::Mode::NoHarm => statistics::Mode::NoHarm,
         flag::Mode::NonInferior => statistics::Mode::NonInferior,

@@ -22,7 +22,8 @@ use crate::wire::v1;
 use crate::wire::v1::admin_server::AdminServer;
 
 use answers::{apply, audit_entry, environment, history, item_changes};
-use status::{draining, malformed, status};
+use status::draining;
+pub(super) use status::{malformed, status};
 
 pub struct Admin {
     ledger: Arc<Ledger>,

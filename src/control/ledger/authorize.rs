@@ -16,6 +16,9 @@ pub(super) fn authorize(actor: &Actor, reason: &str, command: &Command) -> Resul
     if reason.trim().is_empty() && matches!(command, Command::Kill { .. } | Command::Restore { .. }) {
         return malformed("intent.reason", "is empty, expected why the flag is killed or restored".into());
     }
+    if reason.trim().is_empty() && matches!(command, Command::Rollout { event, .. } if event.by().is_some()) {
+        return malformed("intent.reason", "is empty, expected why this is done to the rollout".into());
+    }
     Ok(())
 }
 

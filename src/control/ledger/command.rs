@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::flag::{Digest, ItemName, Position, Revision};
+use crate::rollout::Event;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,13 @@ pub enum Command {
         flag: String,
         percent: Option<f64>,
         expect: Option<Revision>,
+    },
+    /// What happens to the flag's rollout, decided by [`crate::rollout::step`] on the state as it is when the turn comes. A tick that
+    /// changes nothing is no change.
+    Rollout {
+        environment: String,
+        flag: String,
+        event: Event,
     },
 }
 

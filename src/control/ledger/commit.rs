@@ -9,13 +9,13 @@ use super::command::{Actor, Command, Committed};
 use super::draft::Request;
 use super::environment::{Change, Environment};
 use super::error::Error;
-use super::plan::Draft;
+use super::plan::{Draft, RolloutEdit};
 use super::turn::Urgency;
 use super::{Ledger, Tail};
 use crate::backoff::Backoff;
 use crate::control::audit::{self, Record, sha256};
 use crate::control::store::{self, Batch, Range};
-use crate::control::stored::{self, HeadRecord, Version, encode_item, encode_kill};
+use crate::control::stored::{self, HeadRecord, Version, encode_item, encode_kill, encode_rollout};
 use crate::flag::{Item, Position};
 
 /// How often a command is decided again because another process changed the store meanwhile.
@@ -25,7 +25,7 @@ impl Ledger {
     /// Carries out a command. When this answers, the change is durable and published. Dropping the future does not stop the command.
     pub async fn commit(self: &Arc<Self>, actor: &Actor, reason: &str, command: Command) -> Result<Committed, Error> {
         authorize(actor, reason, &command)?;
-        let request = self.prepare(command).await?;
+        let request = self.prepare(command, &actor.name, reason).await?;
         let mut draft = self.draft(&request).await;
         // Before an answer that no commit will check: is it true of the store, or only of what this process knows of it? A store that
         // does not answer does not turn the answer into another one.
@@ -48,7 +48,7 @@ impl Ledger {
     /// What a command would do now, or every reason for which it would be refused. The position is that of the state that it was compared
     /// with: give its revision as `expect`, and the command does this or nothing.
     pub async fn plan(&self, command: Command) -> Result<Committed, Error> {
-        let request = self.prepare(command).await?;
+        let request = self.prepare(command, "", "").await?;
         loop {
             let draft = self.draft(&request).await?;
             if let Some(planned) = self.on_paper(&draft) {
@@ -241,6 +241,16 @@ pub(super) fn write_change(batch: &mut Batch, name: &str, floor: u64, change: &C
         match kill.killed {
             true => batch.put(key, encode_kill(kill)),
             false => batch.delete(key),
+        }
+    }
+    for RolloutEdit { flag, state, decision } in &change.rollouts {
+        let key = stored::rollout(name, flag);
+        match state {
+            Some(state) => batch.put(key, encode_rollout(state)),
+            None => batch.delete(key),
+        }
+        if let Some(decision) = decision {
+            batch.put(stored::decision(name, flag, revision), decision.encode());
         }
     }
     for touched in &change.touched {

@@ -28,6 +28,11 @@ pub enum Error {
     /// A percentage was given for a flag that is not killed.
     #[error("flag {flag} is not killed, so it cannot be restored at {percent} %: change its split with an apply")]
     NotKilled { flag: String, percent: f64 },
+    #[error("flag {flag} has no rollout; give it a `rollout` in its document")]
+    NoRollout { flag: String },
+    /// The rollout is not where this could happen.
+    #[error("the rollout of {flag}: {why}")]
+    RolloutRefused { flag: String, why: String },
     /// Not a backup, torn, or altered. Nothing was replaced.
     #[error("the backup was refused and nothing was replaced: {problem}")]
     BadBackup { problem: String },

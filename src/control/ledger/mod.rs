@@ -18,6 +18,7 @@ mod log;
 mod misread;
 mod plan;
 mod restore;
+mod rollout;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub use error::{Conflicting, Error};
 pub use history::{HistoryEntry, Replay};
 pub use log::Retention;
 pub use restore::Restored;
+pub use rollout::{Decided, Rollout};
 
 use environment::Environment;
 use turn::Turns;
@@ -159,6 +161,11 @@ impl Ledger {
         let (position, items) = self.read(environment, look).ok_or_else(|| self.unknown_environment(environment))?;
         let found = |(item, kill)| Found { item: Arc::unwrap_or_clone(item), kill };
         Ok((position, items.into_iter().map(found).collect()))
+    }
+
+    /// By the ledger's clock: Unix time, microseconds.
+    pub fn now_us(&self) -> i64 {
+        self.clock.now_us()
     }
 
     /// Commands that wait for their turn.
