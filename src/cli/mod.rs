@@ -24,6 +24,7 @@ mod pods;
 mod ready;
 mod replace;
 mod replay;
+mod report;
 mod roles;
 mod status;
 mod table;
@@ -75,6 +76,8 @@ enum Command {
     Pods(pods::Args),
     /// Show who changed what and why, or check that the record is whole
     Audit(audit::Args),
+    /// Read decision logs: people on each variant, error rates, what a person was served and why
+    Report(report::Args),
     /// List, create and copy environments
     Env(environments::Args),
     /// Write everything that the control plane holds to a file
@@ -109,6 +112,7 @@ pub fn run() -> ExitCode {
         Command::Restore(args) => ask(kill::restore(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
+        Command::Report(args) => report::run(args, out),
         Command::Env(args) => ask(environments::run(args, out)),
         Command::Backup(args) => ask(backup::run(args, out)),
         Command::RestoreBackup(args) => ask(backup::restore(args, out)),

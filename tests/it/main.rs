@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod cli;
 mod crash;
+mod decision_log;
 mod dependencies;
 mod deploy;
 mod dev;
