@@ -79,7 +79,8 @@ def main():
         sql.execute((ROOT / "deploy/sql/views.sql").read_text())
         assert sql.execute(USERS).fetchall() == [(len(inside),)]
         # 5 of 501 without the feature, one of them an evaluation that failed, are below the bound.
-        assert sorted(sql.execute(ERRORS).fetchall()) == [("new_checkout_flow", True, 0.015), ("no_such_flag", False, 1.0)]
+        rates = sorted((feature, enabled, round(rate, 6)) for feature, enabled, rate in sql.execute(ERRORS).fetchall())
+        assert rates == [(FLAG, True, 0.015), ("no_such_flag", False, 1.0)], rates
         # Everybody once, however often they asked, and the one who asked wrongly.
         assert sql.execute(f"SELECT COUNT(*) FROM feature_flag_logs WHERE feature = '{FLAG}'").fetchall() == [(len(PEOPLE) + 1,)]
         (names,) = sql.execute("SELECT list(DISTINCT user_id) FROM feature_flag_logs").fetchone()

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// Of each argument alone: what comes behind them on a command line is not of the log.
+const HEADING: &str = "Decision log";
 /// What the files may be together when nothing is said.
 const KEEP: u64 = 1024 * 1024 * 1024;
 const LEAST_KEPT: u64 = 1024 * 1024;
@@ -11,22 +13,22 @@ const LEAST_KEPT: u64 = 1024 * 1024;
 const SHORTEST_SALT: usize = 16;
 
 #[derive(Clone, clap::Args)]
-#[command(next_help_heading = "Decision log")]
 pub struct Args {
     /// Write who was served what to files of JSON lines in this directory; of one sidecar each
-    #[arg(long = "decision-log", env = "YARDARM_DECISION_LOG", value_name = "DIR")]
+    #[arg(help_heading = HEADING, long = "decision-log", env = "YARDARM_DECISION_LOG", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
     /// Send the same to this OTLP collector as `feature_flag.evaluation` events, such as `http://127.0.0.1:4317`
-    #[arg(long = "decision-log-otlp", env = "YARDARM_DECISION_LOG_OTLP", value_name = "URL")]
+    #[arg(help_heading = HEADING, long = "decision-log-otlp", env = "YARDARM_DECISION_LOG_OTLP", value_name = "URL")]
     pub otlp: Option<String>,
 
     /// How the log names a person
-    #[arg(long = "decision-log-keys", env = "YARDARM_DECISION_LOG_KEYS", value_name = "HOW", default_value = "hashed")]
+    #[arg(help_heading = HEADING, long = "decision-log-keys", env = "YARDARM_DECISION_LOG_KEYS", value_name = "HOW", default_value = "hashed")]
     pub keys: Keys,
 
     /// What targeting keys are hashed with: the same for every pod whose people are to be counted together
     #[arg(
+        help_heading = HEADING,
         long = "decision-log-salt",
         env = "YARDARM_DECISION_LOG_SALT",
         value_name = "SALT",
@@ -37,15 +39,15 @@ pub struct Args {
     pub salt: Option<String>,
 
     /// The same from a file, which is made when it is not there [default: decision-log.salt in --data]
-    #[arg(id = "salt_file", long = "decision-log-salt-file", env = "YARDARM_DECISION_LOG_SALT_FILE", value_name = "FILE")]
+    #[arg(id = "salt_file", help_heading = HEADING, long = "decision-log-salt-file", env = "YARDARM_DECISION_LOG_SALT_FILE", value_name = "FILE")]
     pub salt_file: Option<PathBuf>,
 
     /// Share of the events of a flag that is written, 0 to 1; the first of each person on each variant and every error are written always
-    #[arg(long = "decision-log-sample", env = "YARDARM_DECISION_LOG_SAMPLE", value_name = "FLAG=RATE", value_delimiter = ',')]
+    #[arg(help_heading = HEADING, long = "decision-log-sample", env = "YARDARM_DECISION_LOG_SAMPLE", value_name = "FLAG=RATE", value_delimiter = ',')]
     pub sample: Vec<Share>,
 
     /// What the files may be together, such as 512MiB; the oldest go first
-    #[arg(long = "decision-log-keep", env = "YARDARM_DECISION_LOG_KEEP", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    #[arg(help_heading = HEADING, long = "decision-log-keep", env = "YARDARM_DECISION_LOG_KEEP", value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub keep: u64,
 }
 
