@@ -19,7 +19,7 @@
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
 //! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`.
-//! - [`telemetry`]: logs, and spans by OTLP. [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
+//! - [`telemetry`]: logs, spans by OTLP, and the decision log (`decisions`), which a sidecar's `observe` feeds. [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
 //! - [`cli`]: the executable's commands, `dev` and `bench` among them.
 //!
 //! # Who may import whom

@@ -23,7 +23,8 @@ use crate::control::ledger::{Actor, Command};
 use crate::control::{self, DEFAULT_ENVIRONMENT, Ledger};
 use crate::flag::SAMPLES;
 use crate::lifecycle::Shutdown;
-use crate::{sidecar, telemetry};
+use crate::sidecar;
+use crate::telemetry::{self, decisions};
 
 /// Ports of further pods lie this far apart.
 const STRIDE: u16 = 10;
@@ -187,6 +188,9 @@ fn pod_args(
     management: SocketAddr,
     pods: u16,
 ) -> sidecar::Args {
+    // The same people have the same names in the log of every pod.
+    let salt_file = Some(data.join(decisions::SALT_FILE));
+    let decisions = decisions::Args { dir: Some(data.join("decisions").join(pod)), salt_file, ..decisions::Args::default() };
     let socket = Some(data.join(format!("{pod}.sock"))).filter(|path| path.as_os_str().len() <= LONGEST_SOCKET);
     sidecar::Args {
         upstream: sidecar::Upstream {
@@ -198,7 +202,7 @@ fn pod_args(
             node: String::new(),
         },
         // Many pods on one machine share its cores.
-        serve: sidecar::Serve { listen, socket, management, threads: (pods > 1).then_some(1), ..sidecar::Serve::default() },
+        serve: sidecar::Serve { listen, socket, management, threads: (pods > 1).then_some(1), decisions, ..sidecar::Serve::default() },
     }
 }
 

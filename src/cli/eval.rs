@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
+use tonic::metadata::MetadataValue;
 
 use super::connect::{ControlPlane, Environment, Sidecar};
 use super::context;
@@ -15,6 +16,7 @@ use super::output::Out;
 use super::replay::{Flags, Replay};
 use super::status;
 use crate::flag::{Asked, Context, Explanation, Lookup as _, Segments, compile};
+use crate::sidecar::{INSPECTION, PURPOSE};
 use crate::wire::v1;
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +95,8 @@ async fn from_sidecar(
         r#type: v1::ValueType::Unspecified.into(),
     });
     request.set_timeout(control.timeout);
+    // Nobody is served by it, so that no decision log and no evidence is to count it.
+    request.metadata_mut().insert(PURPOSE, MetadataValue::from_static(INSPECTION));
     let answer = sidecar.connect().await?.evaluate(request).await.map_err(status::of_sidecar)?.into_inner();
     let decision = Decision::from(answer.decision.unwrap_or_default());
     let mut answer = Answer { decision, sidecar: Some(sidecar.address.clone()), explanation: None, remark: None };

@@ -24,6 +24,7 @@ mod pods;
 mod ready;
 mod replace;
 mod replay;
+mod report;
 mod roles;
 mod rollout;
 mod status;
@@ -59,7 +60,7 @@ enum Command {
     #[cfg(feature = "control")]
     Control(roles::ControlArgs),
     /// Run a sidecar: it answers applications from memory
-    Sidecar(roles::SidecarArgs),
+    Sidecar(Box<roles::SidecarArgs>),
     /// Ask a sidecar or a control plane whether it is well, as the probe of a container
     Healthcheck(healthcheck::Args),
     /// Ask a sidecar what a context is served, and explain it rule by rule
@@ -78,6 +79,8 @@ enum Command {
     Pods(pods::Args),
     /// Show who changed what and why, or check that the record is whole
     Audit(audit::Args),
+    /// Read decision logs: people on each variant, error rates, what a person was served and why
+    Report(report::Args),
     /// List, create and copy environments
     Env(environments::Args),
     /// Write everything that the control plane holds to a file
@@ -103,7 +106,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(args, out),
         #[cfg(feature = "control")]
         Command::Control(args) => roles::control(args, out),
-        Command::Sidecar(args) => roles::sidecar(args, out),
+        Command::Sidecar(args) => roles::sidecar(*args, out),
         Command::Healthcheck(args) => ask(healthcheck::run(args, out)),
         Command::Eval(args) => ask(eval::run(args, out)),
         Command::Flag(args) => ask(flag::run(args, out)),
@@ -113,6 +116,7 @@ pub fn run() -> ExitCode {
         Command::Rollout(args) => ask(rollout::run(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
+        Command::Report(args) => report::run(args, out),
         Command::Env(args) => ask(environments::run(args, out)),
         Command::Backup(args) => ask(backup::run(args, out)),
         Command::RestoreBackup(args) => ask(backup::restore(args, out)),

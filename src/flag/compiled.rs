@@ -12,7 +12,7 @@ use super::decision::Variant;
 use super::keys::KeySet;
 use super::measured::Measured;
 use super::ranges::Range;
-use super::value::ValueType;
+use super::value::{Value, ValueType};
 
 /// A flag, ready to decide. Cheap to clone: the kill lies beside what is shared, so that killing compiles nothing.
 #[derive(Clone)]
@@ -150,6 +150,17 @@ impl CompiledFlag {
         self.variant(self.shared.off_variant)
     }
 
+    /// Whether a variant, or the caller's default for `None`, is the feature and not its absence. Of a boolean flag that is its value. Of any
+    /// other flag everything is, except the off variant and what a kill serves, which without a variant of its own for that is the default
+    /// variant: the baseline. The caller's default never is.
+    pub fn is_enabled(&self, served: Option<&Variant>) -> bool {
+        let Some(Variant { name, value }) = served else { return false };
+        match value {
+            Value::Bool(value) => *value,
+            _ => [self.off_variant(), self.kill_variant()].into_iter().flatten().all(|absent| absent.name != *name),
+        }
+    }
+
     pub fn prerequisites(&self) -> &[Prerequisite] {
         &self.shared.prerequisites
     }
@@ -201,5 +212,36 @@ impl CompiledFlag {
 impl fmt::Debug for CompiledFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CompiledFlag").field("key", &self.key()).field("is_killed", &self.is_killed).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::flag::{Document, Segments, compile};
+
+    /// Of each variant, in the order of their names.
+    fn enabled(flag: &str) -> Vec<(String, bool)> {
+        let document = Document::parse(&format!("flags: {{ a: {flag} }}")).unwrap();
+        let flag = compile("a", &document.flags["a"], &Segments::default()).unwrap();
+        assert!(!flag.is_enabled(None), "the caller's default is not the feature");
+        flag.variants().iter().map(|variant| (variant.name.clone(), flag.is_enabled(Some(variant)))).collect()
+    }
+
+    #[test]
+    fn a_boolean_is_enabled_by_its_value_and_everything_else_by_not_being_off_killed_or_the_baseline() {
+        for (flag, expected) in [
+            // The names say the opposite.
+            ("{ variants: { off: true, on: false }, defaultVariant: on }", vec![("off", true), ("on", false)]),
+            ("{ variants: { off: true, on: false }, defaultVariant: on, killVariant: off }", vec![("off", true), ("on", false)]),
+            ("{ variants: { a: x, b: y, c: z }, defaultVariant: a }", vec![("a", false), ("b", true), ("c", true)]),
+            ("{ variants: { a: x, b: y, c: z }, defaultVariant: a, offVariant: b }", vec![("a", true), ("b", false), ("c", true)]),
+            (
+                "{ variants: { a: 1, b: 2, c: 3 }, defaultVariant: a, killVariant: c, offVariant: b }",
+                vec![("a", true), ("b", false), ("c", false)],
+            ),
+        ] {
+            let found = enabled(flag);
+            assert_eq!(found.iter().map(|(name, is)| (name.as_str(), *is)).collect::<Vec<_>>(), expected, "{flag}");
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::telemetry::decisions;
+
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -69,6 +71,9 @@ pub struct Serve {
 
     #[command(flatten)]
     pub limits: Limits,
+
+    #[command(flatten)]
+    pub decisions: decisions::Args,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -100,6 +105,7 @@ impl Default for Serve {
             threads: None,
             reflection: true,
             limits: Limits::default(),
+            decisions: decisions::Args::default(),
         }
     }
 }

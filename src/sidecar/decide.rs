@@ -21,9 +21,9 @@ const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What one flag is asked.
 #[derive(Clone, Copy)]
-struct Asked<'q, 'c> {
-    flag_key: &'q str,
-    context: &'q Context<'c>,
+pub(super) struct Asked<'q, 'c> {
+    pub(super) flag_key: &'q str,
+    pub(super) context: &'q Context<'c>,
     default_value: Option<&'q [u8]>,
     wanted: Option<ValueType>,
     age_ms: u64,
@@ -193,6 +193,7 @@ impl Asked<'_, '_> {
             return self.mismatch(wanted, held, counts, take);
         }
         let decision = held.flag.decide(self.context, &NoFlags);
+        counts.note(|| self.seen(&held.flag, held.revision, &decision));
         // The caller's default and the words about a missing key are not the flag's own.
         if !self.whole && decision.variant.is_some() && !decision.key_missing {
             let prepared = counts.prepared(held, &decision, || {
@@ -215,6 +216,7 @@ impl Asked<'_, '_> {
             return self.mismatch(wanted, held, counts, take);
         }
         let decision = family.decision(self.context);
+        counts.note(|| self.seen(&held.flag, held.revision, &decision));
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 
@@ -259,6 +261,7 @@ impl Asked<'_, '_> {
 
     fn mismatch(&self, wanted: ValueType, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
         let message = format!("the flag is of type {}, the caller asked for {wanted}", held.flag.kind());
+        counts.note(|| self.seen_to_fail(ErrorCode::TypeMismatch, held.revision));
         answered(&Answer { revision: held.revision, ..self.failed(ErrorCode::TypeMismatch, &message) }, counts, take);
     }
 
@@ -269,6 +272,7 @@ impl Asked<'_, '_> {
         } else {
             (ErrorCode::ProviderNotReady, Cow::Borrowed("the sidecar has not received any flags yet"))
         };
+        counts.note(|| self.seen_to_fail(code, 0));
         answered(&self.failed(code, &message), counts, take);
     }
 

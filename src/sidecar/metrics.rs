@@ -15,9 +15,10 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Position;
 use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
+use crate::telemetry::decisions::{Counts, Lost};
 
 use super::pod::{Desk, Pod};
-use super::tally::Counts;
+use super::tally;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -29,6 +30,9 @@ impl Metrics {
     pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>) -> Self {
         let mut registry = Registry::with_prefix("yardarm");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        if let Some(observer) = &pod.observer {
+            registry.register_collector(Box::new(Logged(Arc::clone(observer.counts()))));
+        }
         registry.register_collector(Box::new(Scrape { pod, desks, total: Mutex::default() }));
         if let Some(following) = following {
             registry.register_collector(Box::new(Following(following)));
@@ -46,7 +50,7 @@ impl Metrics {
 struct Scrape {
     pod: Arc<Pod>,
     desks: Vec<Arc<Desk>>,
-    total: Mutex<Counts>,
+    total: Mutex<tally::Counts>,
 }
 
 impl Collector for Scrape {
@@ -93,6 +97,35 @@ impl Scrape {
             ConstCounter::new(*count).encode(family.encode_family(&[("error", code.as_str())])?)?;
         }
         Ok(())
+    }
+}
+
+/// What becomes of the events of the decision log.
+#[derive(Debug)]
+struct Logged(Arc<Counts>);
+
+impl Collector for Logged {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Counts { received, duplicates, sampled_out, held_back, written, exported, file_bytes, .. } = &*self.0;
+        let encoder = &mut encoder;
+        for (name, help, count) in [
+            ("received", "Evaluations and outcomes that came to the decision log", received),
+            ("deduplicated", "Of these, evaluations that were the same as one shortly before", duplicates),
+            ("sampled_out", "Of these, evaluations left out by the rate of their flag", sampled_out),
+            ("held_back", "Of these, events left out by the step that was on", held_back),
+            ("written", "Lines written to files", written),
+            ("exported", "Events that the OTLP collector took", exported),
+        ] {
+            counter(encoder, &format!("decision_log_{name}"), help, count.load(Ordering::Relaxed))?;
+        }
+        let help = "Events that should have been kept and were lost: a full buffer, the limit of lines, the disk, the collector";
+        let mut family = encoder.encode_descriptor("decision_log_lost", help, None, MetricType::Counter)?;
+        for lost in Lost::ALL {
+            ConstCounter::new(self.0.lost(lost)).encode(family.encode_family(&[("where", lost.name())])?)?;
+        }
+        let help = "What the decision log keeps: 0 everything, 1 a tenth, 2 first exposures and errors, 3 nothing";
+        gauge(encoder, "decision_log_step", help, self.0.step())?;
+        gauge(encoder, "decision_log_bytes", "Bytes in the files of the decision log", file_bytes.load(Ordering::Relaxed))
     }
 }
 

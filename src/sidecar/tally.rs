@@ -12,8 +12,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::flag::{Decision, ErrorCode, Reason};
 use crate::replica::Held;
+use crate::telemetry::decisions::{Evaluation, Journal};
 use crate::wire::evaluation::Answer;
 
+use super::observe::Notes;
 use super::prepared::{Outcome, Prepared};
 
 /// Series of one flag. Further ones, of variants that came and went, are counted without the name of the variant.
@@ -28,6 +30,8 @@ struct Book {
     prepared: Prepared<Counter>,
     /// Of a [`Batch`]; kept for the next one.
     round: Round,
+    /// `None`: nobody wants to know of single answers.
+    notes: Option<Box<Notes>>,
 }
 
 /// What is counted when a batch ends.
@@ -68,10 +72,18 @@ pub(super) struct Series {
 pub(super) struct Batch<'t>(MutexGuard<'t, Book>);
 
 impl Tally {
+    /// One that also notes each answer.
+    pub(super) fn noting(notes: Notes) -> Self {
+        Self(Mutex::new(Book { notes: Some(Box::new(notes)), ..Book::default() }))
+    }
+
     /// Nobody else counts or takes before it is dropped.
     pub(super) fn batch(&self) -> Batch<'_> {
         let mut batch = Batch(self.0.lock());
         batch.forget();
+        if let Some(notes) = &mut batch.0.notes {
+            notes.begin();
+        }
         if batch.0.prepared.is_full() {
             batch.0.settle();
         }
@@ -79,13 +91,39 @@ impl Tally {
     }
 
     pub(super) fn take(&self) -> Counts {
-        let mut book = std::mem::take(&mut *self.0.lock());
+        let mut book = {
+            let mut book = self.0.lock();
+            let notes = book.notes.take();
+            std::mem::replace(&mut *book, Book { notes, ..Book::default() })
+        };
         book.settle();
         book.counts
+    }
+
+    /// Takes what was noted, and leaves `empty` to write on.
+    pub(super) fn take_journal(&self, empty: Journal) -> Option<Journal> {
+        self.0.lock().notes.as_mut().map(|notes| notes.journal.take(empty))
     }
 }
 
 impl Batch<'_> {
+    /// Here every answer to an application passes. It stands when the batch is counted.
+    #[inline]
+    pub(super) fn note<'a>(&mut self, seen: impl FnOnce() -> Evaluation<'a>) {
+        if let Some(notes) = &mut self.0.notes
+            && !notes.is_muted
+        {
+            notes.journal.note(&seen());
+        }
+    }
+
+    /// Nothing of this batch is noted.
+    pub(super) fn mute(&mut self) {
+        if let Some(notes) = &mut self.0.notes {
+            notes.is_muted = true;
+        }
+    }
+
     pub(super) fn answered(&mut self, answer: &Answer<'_>) {
         let flag_key = match answer.error {
             // A caller who loops over random keys makes no series.
@@ -100,7 +138,7 @@ impl Batch<'_> {
     /// What [`Answer::constant`] is for this decision, worked out once. `None`: it is too long to be kept, and was not counted.
     #[inline]
     pub(super) fn prepared(&mut self, held: &Held, decision: &Decision<'_>, constant: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, .. } = &mut *self.0;
         let place = prepared.place(Outcome::of(held, decision), || {
             let variant = decision.variant.map_or("", |variant| &variant.name);
             let series = counts.place(held.flag.key(), variant, decision.reason);
@@ -115,10 +153,16 @@ impl Batch<'_> {
         prepared.clear();
         answered.clear();
         failed.clear();
+        if let Some(notes) = &mut self.0.notes {
+            notes.journal.forget();
+        }
     }
 
     pub(super) fn count(mut self) {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, notes } = &mut *self.0;
+        if let Some(notes) = notes {
+            notes.journal.keep();
+        }
         for &place in &round.prepared {
             prepared.kept(place).0.count += 1;
         }

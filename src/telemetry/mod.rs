@@ -1,9 +1,10 @@
-//! Logs to standard error, and spans to an OTLP collector when one is named.
+//! Logs to standard error, spans to an OTLP collector when one is named, and the decision log ([`decisions`]).
 //!
 //! Spans are made by [`rpc`] and [`evaluation`] only, under one target that the log never shows, and only after it was decided that they
 //! are wanted: without a collector the check is one relaxed load, and no layer stands in the way of a request.
 
 mod caller;
+pub mod decisions;
 pub mod evaluation;
 mod export;
 pub mod rpc;

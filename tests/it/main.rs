@@ -7,6 +7,7 @@ mod backup;
 mod cases;
 mod cli;
 mod crash;
+mod decision_log;
 mod dependencies;
 mod deploy;
 mod dev;

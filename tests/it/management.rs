@@ -34,7 +34,7 @@ async fn get_from(running: &Running, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-async fn metrics(pod: &Pod) -> String {
+pub async fn metrics(pod: &Pod) -> String {
     let (status, body) = get(pod, "/metrics").await;
     assert_eq!(status, 200);
     body
