@@ -18,6 +18,7 @@ mod eval;
 mod exit;
 mod flag;
 mod healthcheck;
+mod hook;
 mod kill;
 mod output;
 mod pods;
@@ -71,6 +72,8 @@ enum Command {
     Kill(kill::KillArgs),
     /// End the kill of a flag
     Restore(kill::RestoreArgs),
+    /// URLs that kill a flag when an alert fires
+    Hook(hook::Args),
     /// Show which pod holds which revision, how old it is there, and what was rejected
     Pods(pods::Args),
     /// Show who changed what and why, or check that the record is whole
@@ -107,6 +110,7 @@ pub fn run() -> ExitCode {
         Command::Watch(args) => ask(watch::run(args, out)),
         Command::Kill(args) => ask(kill::kill(args, out)),
         Command::Restore(args) => ask(kill::restore(args, out)),
+        Command::Hook(args) => ask(hook::run(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
         Command::Env(args) => ask(environments::run(args, out)),

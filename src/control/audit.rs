@@ -59,6 +59,10 @@ pub enum Action {
     Kill,
     Restore,
     RestoreBackup,
+    CreateHook,
+    RevokeHook,
+    /// An alert came by a hook while its flag was killed already.
+    NoteAlert,
 }
 
 /// The newest record of a chain: what the next one continues.
@@ -153,7 +157,7 @@ fn combined(hashes: impl Iterator<Item = Option<Hash>>) -> Option<Hash> {
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::CreateEnvironment,
         Self::CopyEnvironment,
         Self::Apply,
@@ -162,6 +166,9 @@ impl Action {
         Self::Kill,
         Self::Restore,
         Self::RestoreBackup,
+        Self::CreateHook,
+        Self::RevokeHook,
+        Self::NoteAlert,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -174,6 +181,9 @@ impl Action {
             Self::Kill => "kill",
             Self::Restore => "restore",
             Self::RestoreBackup => "restore-backup",
+            Self::CreateHook => "create-hook",
+            Self::RevokeHook => "revoke-hook",
+            Self::NoteAlert => "note-alert",
         }
     }
 

@@ -19,6 +19,7 @@ mod flag_laws;
 mod flag_schema;
 mod fleet;
 mod frozen;
+mod hooks;
 mod hostile_replication;
 mod http2;
 mod kill_lane;
