@@ -36,6 +36,7 @@ mod resumed_watch;
 mod rig;
 mod sidecar;
 mod slow_watch;
+mod staleness;
 mod store_contract;
 mod telemetry;
 mod watch;
