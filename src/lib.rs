@@ -18,8 +18,10 @@
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
-//! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`.
-//! - [`telemetry`]: logs, spans by OTLP, and the decision log (`decisions`), which a sidecar's `observe` feeds. [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
+//! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
+//!   `hooks` (URLs that kill a flag when an alert fires), `rollouts` (the conductor, and what people ask of it).
+//! - [`telemetry`]: logs, spans by OTLP, and the decision log (`decisions`), which a sidecar's `observe` feeds.
+//! - [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
 //! - [`cli`]: the executable's commands, `dev` and `bench` among them.
 //!
 //! # Who may import whom
@@ -51,6 +53,7 @@
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
 //! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics` | apart, so that probes and scrapes never need the evaluation port |
 //! | 8020 | control plane | Admin and Replication, gRPC | one port to guard |
+//! | 8021 | control plane | webhooks that kill | apart, so that alerting systems never need the port that may change everything |
 
 pub mod backoff;
 pub mod clock;

@@ -19,6 +19,7 @@ use super::exit::{Failure, Outcome, innermost};
 use super::output::{Out, count};
 use super::ready::{self, Addresses};
 use super::roles::{end, free, host, unstartable};
+use crate::control::hooks::Listen;
 use crate::control::ledger::{Actor, Command};
 use crate::control::{self, DEFAULT_ENVIRONMENT, Ledger};
 use crate::flag::SAMPLES;
@@ -63,12 +64,15 @@ pub struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ports")]
 struct Ports {
-    /// The usual ports are this plus 20, 13 and 14; with 0 the system picks free ones
+    /// The usual ports are this plus 20, 21, 13 and 14; with 0 the system picks free ones
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     port_base: u16,
     /// Of the control plane [default: 8020]
     #[arg(long, value_name = "PORT")]
     control_port: Option<u16>,
+    /// Of the control plane's webhooks [default: 8021]
+    #[arg(long, value_name = "PORT")]
+    webhooks_port: Option<u16>,
     /// Of the first sidecar; each further pod adds 10 [default: 8013]
     #[arg(long, value_name = "PORT")]
     sidecar_port: Option<u16>,
@@ -101,10 +105,12 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     usable(&data)?;
     let mut given = Given::default();
     let control_address = ports.control(&mut given)?;
+    let webhooks = Listen(Some(ports.webhooks(&mut given)?));
     let pod_ports = (0..pods).map(|pod| ports.pod(pod, &mut given)).collect::<Result<Vec<_>, _>>()?;
     given.are_free()?;
 
-    let control = control::Args { listen: control_address, data: data.clone(), ends_with_its_pods: true, ..control_defaults()? };
+    let defaults = control_defaults()?;
+    let control = control::Args { listen: control_address, webhooks, data: data.clone(), ends_with_its_pods: true, ..defaults };
     let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
     let news = fill(&running.ledger, &environment, document, &author).await?;
 
@@ -118,7 +124,8 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     let are_warm = tokio::time::timeout(WARM_UP, warm(&sidecars)).await.is_ok();
 
     let flag = first_flag(&running.ledger, &environment);
-    let addresses = Addresses::here(Some(environment), Some(ready::Control { grpc: running.grpc, data }), sidecars);
+    let addresses =
+        Addresses::here(Some(environment), Some(ready::Control { grpc: running.grpc, webhooks: running.webhooks, data }), sidecars);
     let _announced = ready.announce(&addresses)?;
     out.answer(&addresses, |out, addresses| print(out, addresses, &news, flag, are_warm))?;
     end(&shutdown).await
@@ -232,7 +239,8 @@ fn first_flag(ledger: &Ledger, environment: &str) -> Option<String> {
 fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>, are_warm: bool) -> Result<(), Failure> {
     let Addresses { environment: Some(environment), control: Some(control), sidecars, .. } = addresses else { return Ok(()) };
     out.line(format!("{}: environment {environment}, store in {}, {news}", "yardarm dev".bold(), control.data.display()))?;
-    out.line(format!("  control plane  http://{}", control.grpc))?;
+    let webhooks = control.webhooks.map(|address| format!("  webhooks http://{address}")).unwrap_or_default();
+    out.line(format!("  control plane  http://{}{webhooks}", control.grpc))?;
     for ready::Sidecar { pod, tcp, socket, management } in sidecars {
         let pod = pod.as_deref().unwrap_or_default();
         let socket = socket.as_ref().map(|path| format!("  unix:{}", path.display())).unwrap_or_default();
@@ -283,6 +291,10 @@ impl Ports {
         given.give(self.control_port.or_else(|| self.usual(20)), "the control plane".to_owned(), "--control-port")
     }
 
+    fn webhooks(&self, given: &mut Given) -> Result<SocketAddr, Failure> {
+        given.give(self.webhooks_port.or_else(|| self.usual(21)), "webhooks".to_owned(), "--webhooks-port")
+    }
+
     /// Of the sidecar and of its management endpoints. `pod` counts from 0.
     fn pod(&self, pod: u16, given: &mut Given) -> Result<(SocketAddr, SocketAddr), Failure> {
         let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
@@ -330,7 +342,7 @@ mod tests {
     use super::*;
 
     fn ports(port_base: u16) -> Ports {
-        Ports { port_base, control_port: None, sidecar_port: None, management_port: None }
+        Ports { port_base, control_port: None, webhooks_port: None, sidecar_port: None, management_port: None }
     }
 
     #[test]

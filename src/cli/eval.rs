@@ -69,7 +69,8 @@ fn from_files(key: &str, context: &Context, files: &[PathBuf]) -> Result<Answer,
     let document = &documents.joined;
     let (segments, _) = Segments::compile(document.segments.iter().map(|(key, segment)| (key.as_str(), segment)));
     let compiled = document.flags.iter().filter_map(|(key, flag)| Some((key.clone(), compile(key, flag, &segments).ok()?)));
-    let flags = Flags(compiled.collect());
+    // A file is as new as it is.
+    let flags = Flags { by_key: compiled.collect(), age_ms: 0 };
     let flag = flags.flag(key).ok_or_else(|| {
         let known: Vec<_> = document.flags.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "they hold no flags".to_owned() } else { format!("there are {}", known.join(", ")) };

@@ -18,6 +18,7 @@ mod eval;
 mod exit;
 mod flag;
 mod healthcheck;
+mod hook;
 mod kill;
 mod output;
 mod pods;
@@ -75,6 +76,8 @@ enum Command {
     Restore(kill::RestoreArgs),
     /// Move a flag's traffic by a plan: start, look, approve, stop, take back
     Rollout(rollout::Args),
+    /// URLs that kill a flag when an alert fires
+    Hook(hook::Args),
     /// Show which pod holds which revision, how old it is there, and what was rejected
     Pods(pods::Args),
     /// Show who changed what and why, or check that the record is whole
@@ -114,6 +117,7 @@ pub fn run() -> ExitCode {
         Command::Kill(args) => ask(kill::kill(args, out)),
         Command::Restore(args) => ask(kill::restore(args, out)),
         Command::Rollout(args) => ask(rollout::run(args, out)),
+        Command::Hook(args) => ask(hook::run(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
         Command::Report(args) => report::run(args, out),

@@ -60,6 +60,10 @@ pub enum Action {
     Restore,
     RestoreBackup,
     Rollout,
+    CreateHook,
+    RevokeHook,
+    /// An alert came by a hook while its flag was killed already.
+    NoteAlert,
 }
 
 /// The newest record of a chain: what the next one continues.
@@ -154,7 +158,7 @@ fn combined(hashes: impl Iterator<Item = Option<Hash>>) -> Option<Hash> {
 }
 
 impl Action {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::CreateEnvironment,
         Self::CopyEnvironment,
         Self::Apply,
@@ -164,6 +168,9 @@ impl Action {
         Self::Restore,
         Self::RestoreBackup,
         Self::Rollout,
+        Self::CreateHook,
+        Self::RevokeHook,
+        Self::NoteAlert,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -177,6 +184,9 @@ impl Action {
             Self::Restore => "restore",
             Self::RestoreBackup => "restore-backup",
             Self::Rollout => "rollout",
+            Self::CreateHook => "create-hook",
+            Self::RevokeHook => "revoke-hook",
+            Self::NoteAlert => "note-alert",
         }
     }
 

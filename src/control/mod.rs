@@ -5,6 +5,7 @@ pub mod audit;
 pub mod backup;
 pub mod fleet;
 pub mod hex;
+pub mod hooks;
 pub mod ledger;
 pub mod publish;
 pub mod rollouts;

@@ -15,7 +15,7 @@ use super::ledger::{Actor, Command, Retention};
 use super::rollouts::{self, Conductor, NoEvidence};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
-use super::{Fleet, Ledger, admin, fleet, publish};
+use super::{Fleet, Ledger, admin, fleet, hooks, publish};
 use crate::clock::{Clock, SystemClock};
 use crate::lifecycle::{Phase, Shutdown};
 use crate::telemetry::rpc::TraceLayer;
@@ -29,6 +29,10 @@ pub struct Args {
     /// Where sidecars and the command line reach the control plane
     #[arg(long, env = "YARDARM_LISTEN", default_value = "127.0.0.1:8020")]
     pub listen: SocketAddr,
+
+    /// Where alerting systems reach the webhooks that kill flags, as 127.0.0.1:8021; empty: nowhere
+    #[arg(long, env = "YARDARM_WEBHOOKS", value_name = "ADDRESS", default_value = "")]
+    pub webhooks: hooks::Listen,
 
     /// Directory of the store; created when it is absent
     #[arg(long, env = "YARDARM_DATA", value_name = "DIR", default_value = ".yardarm")]
@@ -57,6 +61,7 @@ pub struct Args {
 /// What runs, and where it was bound.
 pub struct Running {
     pub grpc: SocketAddr,
+    pub webhooks: Option<SocketAddr>,
     pub ledger: Arc<Ledger>,
     pub fleet: Arc<Fleet>,
 }
@@ -73,9 +78,11 @@ const PROVOKED_RESETS: usize = 1_024;
 
 /// Opens the store, serves Admin, Replication, health and reflection, and returns once the address is bound. It ends with `shutdown`.
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let Args { listen, data, log_changes, log_days, reflection, ends_with_its_pods, publish } = args;
+    let Args { listen, webhooks, data, log_changes, log_days, reflection, ends_with_its_pods, publish } = args;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let grpc = listener.local_addr()?;
+    let webhook_listener = bind_webhooks(webhooks).await?;
+    let webhooks = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let retention = Retention { changes: log_changes, age: Duration::from_secs(u64::from(log_days) * 24 * 3600) };
     let dir = data.clone();
@@ -97,9 +104,9 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     tokio::spawn(Conductor::new(Arc::clone(&ledger), Arc::clone(&evidence)).run(shutdown.clone()));
     let mut routes = Routes::default()
         .with(health_service)
-        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), shutdown.clone()))
+        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), webhooks, shutdown.clone()))
         .with(rollouts::service(Arc::clone(&ledger), Arc::clone(&evidence)))
-        .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), clock, publish, shutdown.clone()));
+        .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), Arc::clone(&clock), publish, shutdown.clone()));
     if reflection {
         routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);
     }
@@ -112,6 +119,9 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         .http2_max_local_error_reset_streams(Some(PROVOKED_RESETS))
         .layer(TraceLayer);
 
+    if let Some(listener) = webhook_listener {
+        tokio::spawn(hooks::serve(listener, Arc::clone(&ledger), clock, shutdown.clone()));
+    }
     let connections = connections(listener);
     let served = Arc::clone(&ledger);
     let drained = shutdown.hold(Phase::Drain, "the control plane's connections");
@@ -137,8 +147,13 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         }
         drop(served);
     });
-    tracing::info!(%grpc, environments = ledger.environments().len(), "control plane serves");
-    Ok(Running { grpc, ledger, fleet })
+    tracing::info!(%grpc, webhooks = webhooks.map(tracing::field::display), environments = ledger.environments().len(), "control plane serves");
+    Ok(Running { grpc, webhooks, ledger, fleet })
+}
+
+async fn bind_webhooks(hooks::Listen(address): hooks::Listen) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).with_context(|| format!("cannot listen for webhooks on {address}"))
 }
 
 /// Misses the pods of before until they come back, and notes who is here from now on.

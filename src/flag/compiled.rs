@@ -26,12 +26,13 @@ pub(super) struct Compiled {
     pub(super) key: Box<str>,
     pub(super) kind: ValueType,
     pub(super) is_disabled: bool,
-    /// No rules, targets or prerequisites: everybody gets the same, for no reason of their own.
+    /// No rules, targets, prerequisites or limit of age: everybody gets the same for ever, for no reason of their own.
     pub(super) is_static: bool,
     pub(super) variants: Box<[Variant]>,
     pub(super) off_variant: Option<u16>,
     /// What a kill serves, with every fallback followed.
     pub(super) kill_variant: Option<u16>,
+    pub(super) staleness: Option<Box<Staleness>>,
     pub(super) tags: Box<[Box<str>]>,
     pub(super) prerequisites: Box<[Prerequisite]>,
     pub(super) targets: Option<Box<Targets>>,
@@ -41,6 +42,19 @@ pub(super) struct Compiled {
     pub(super) conditions: Conditions,
     /// `None`: nothing is measured, and nobody has to note who was served.
     pub(super) measured: Option<Box<Measured>>,
+}
+
+/// What is served while the state is older than the flag allows.
+#[derive(Debug)]
+pub(super) struct Staleness {
+    pub(super) after_ms: u64,
+    pub(super) variant: u16,
+}
+
+impl Staleness {
+    pub(super) fn is_reached(&self, age_ms: u64) -> bool {
+        age_ms > self.after_ms
+    }
 }
 
 /// Another flag must serve one of these variants to the same context.
@@ -161,6 +175,16 @@ impl CompiledFlag {
         }
     }
 
+    /// What is served when the state is older than [`CompiledFlag::max_age_ms`].
+    pub fn stale_variant(&self) -> Option<&Variant> {
+        self.variant(self.shared.staleness.as_ref().map(|staleness| staleness.variant))
+    }
+
+    /// The age of the state, in milliseconds, beyond which the flag serves its stale variant; `None`: it does not care.
+    pub fn max_age_ms(&self) -> Option<u64> {
+        self.shared.staleness.as_ref().map(|staleness| staleness.after_ms)
+    }
+
     pub fn prerequisites(&self) -> &[Prerequisite] {
         &self.shared.prerequisites
     }
@@ -192,16 +216,17 @@ impl CompiledFlag {
     }
 
     /// False when everybody gets the same answer, so that it can be encoded once: a killed or disabled flag, or one without targets,
-    /// splits and conditions. A flag with prerequisites depends on other flags, and counts as one that reads the context.
+    /// splits and conditions. A flag with prerequisites depends on other flags, one that limits
+    /// its age on the time, and both count as flags that read the context.
     pub fn reads_context(&self) -> bool {
-        let Compiled { is_disabled, prerequisites, targets, rules, default, .. } = &*self.shared;
+        let Compiled { is_disabled, staleness, prerequisites, targets, rules, default, .. } = &*self.shared;
         if self.is_killed || *is_disabled {
             return false;
         }
         let first = rules.first();
         let asks = first.is_some_and(|rule| rule.conditions_end > 0);
         let outcome = first.map_or(default, |rule| &rule.outcome);
-        !prerequisites.is_empty() || targets.is_some() || asks || matches!(outcome, Outcome::Split(_))
+        staleness.is_some() || !prerequisites.is_empty() || targets.is_some() || asks || matches!(outcome, Outcome::Split(_))
     }
 
     pub(super) fn variant(&self, index: Option<u16>) -> Option<&Variant> {

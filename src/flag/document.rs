@@ -42,6 +42,8 @@ pub struct Flag {
     pub off_variant: Option<String>,
     /// Served while the flag is killed. Absent: `off_variant`, else the variant whose value is `false`, else `default_variant`.
     pub kill_variant: Option<String>,
+    /// Served while the sidecar cannot prove that its state is young enough. Absent: whatever its age, the flag answers as ever.
+    pub max_staleness: Option<MaxStaleness>,
     pub prerequisites: Vec<Prerequisite>,
     pub targets: Vec<Target>,
     pub rules: Vec<Rule>,
@@ -71,6 +73,13 @@ pub enum Kind {
     Operational,
     KillSwitch,
     Permission,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxStaleness {
+    /// Seconds since the last proof that the state is the newest.
+    pub after_s: u64,
+    pub serve: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,6 +25,8 @@ pub const FLAG_COST: usize = 20_000;
 pub const VARIANTS: usize = 1_000;
 pub const TAGS: usize = 64;
 pub const PREREQUISITES: usize = 16;
+/// Seconds after which a state may at the earliest and at the latest be too old for a flag.
+pub const STALE_AFTER_S: std::ops::RangeInclusive<u64> = 1..=30 * 24 * 3_600;
 pub const REGEX_BYTES: usize = 1024;
 /// What a regular expression may take when it is compiled, in bytes. A small pattern can ask for much: `\pL{1,100}`.
 pub const REGEX_COMPILED_BYTES: usize = 256 * 1024;

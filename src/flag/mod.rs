@@ -48,11 +48,11 @@ pub use bucket::{BUCKETS, bucket};
 pub use compile::compile;
 pub use compiled::{CompiledFlag, Prerequisite as CompiledPrerequisite};
 pub use context::{Attribute, Attributes, Context, Name, TARGETING_KEY, Tag};
-pub use decide::{Lookup, NoFlags};
+pub use decide::{Lookup, NoFlags, NoFlagsAt};
 pub use decision::{Decision, ErrorCode, Reason, Variant};
 pub use document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Operator, Prerequisite, Rule, Scalar, Segment, Serve, Split,
-    Target, Test, Weight,
+    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
+    Serve, Split, Target, Test, Weight,
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};

@@ -34,6 +34,7 @@ mod tests {
         for (name, keys) in [
             ("", read::DOCUMENT),
             ("flag", read::FLAG),
+            ("maxStaleness", read::MAX_STALENESS),
             ("prerequisite", read::PREREQUISITE),
             ("target", read::TARGET),
             ("rule", read::RULE),

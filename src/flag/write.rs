@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json};
 
 use super::document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Operator, Prerequisite, Rule, Scalar, Segment, Serve, Split,
-    Target, Test, Weight,
+    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
+    Serve, Split, Target, Test, Weight,
 };
 use super::value::number_to_json;
 
@@ -40,6 +40,7 @@ impl Flag {
             default_split,
             off_variant,
             kill_variant,
+            max_staleness,
             prerequisites,
             targets,
             rules,
@@ -61,6 +62,7 @@ impl Flag {
             .put_some("defaultSplit", default_split.as_ref().map(split))
             .put_some("offVariant", text(off_variant))
             .put_some("killVariant", text(kill_variant))
+            .put_some("maxStaleness", max_staleness.as_ref().map(staleness))
             .put_some("prerequisites", list(prerequisites, prerequisite))
             .put_some("targets", list(targets, target))
             .put_some("rules", list(rules, rule))
@@ -159,6 +161,10 @@ fn lifetime(lifetime: Lifetime) -> Json {
     }
 }
 
+fn staleness(limit: &MaxStaleness) -> Json {
+    Object::default().put("after", limit.after()).put("serve", limit.serve.as_str()).finish()
+}
+
 fn prerequisite(Prerequisite { flag, variants }: &Prerequisite) -> Json {
     Object::default().put("flag", flag.as_str()).put_some("variants", set(variants)).finish()
 }
@@ -239,6 +245,17 @@ pub(super) fn scalar(scalar: &Scalar) -> Json {
         Scalar::Bool(value) => (*value).into(),
         Scalar::Number(value) => number_to_json(*value),
         Scalar::String(value) => value.as_str().into(),
+    }
+}
+
+impl MaxStaleness {
+    pub(super) const UNITS: [(&str, u64); 4] = [("d", 24 * 3_600), ("h", 3_600), ("m", 60), ("s", 1)];
+
+    /// In the largest unit of which it is a whole number.
+    pub fn after(&self) -> String {
+        let whole = Self::UNITS.into_iter().find(|(_, factor)| self.after_s > 0 && self.after_s.is_multiple_of(*factor));
+        let (unit, factor) = whole.unwrap_or(("s", 1));
+        format!("{}{unit}", self.after_s / factor)
     }
 }
 

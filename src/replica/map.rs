@@ -189,6 +189,10 @@ impl Replica {
         Duration::from_micros(age_us.max(0) as u64)
     }
 
+    pub fn age_ms(&self) -> u64 {
+        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// When that proof came: Unix time in microseconds.
     pub fn fresh_us(&self) -> Micros {
         self.0.fresh_us.load(Ordering::Relaxed)
@@ -257,5 +261,9 @@ pub struct Lookups<'r>(&'r Replica);
 impl Lookup for Lookups<'_> {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.0.with(key, |held| held.map(|held| held.flag.clone()))
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.0.age_ms()
     }
 }

@@ -3,6 +3,7 @@
 //! Readers go through [`Replica`], which is cheap to clone. Everything that changes goes through the one [`Writer`], which cannot be
 //! cloned: that one task writes is a type, not a habit.
 
+mod aging;
 mod apply;
 mod changes;
 pub mod disk;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
+use super::aging::Aging;
 use super::apply::{self, Body, COLD_FROM, Compiled, may_be_cold};
 use super::changes::{Entry, LISTED_AT_ONCE, Moment};
 use super::map::{Header, Held, Replica};
@@ -23,7 +24,7 @@ pub struct Writer {
     replica: Replica,
     position: Position,
     digest: Digest,
-    origin_time_us: Micros,
+    pub(super) origin_time_us: Micros,
     pub(super) received: Received,
     pub(super) segments: Shelf,
     registers: Registers,
@@ -31,6 +32,7 @@ pub struct Writer {
     pub(super) refused: Refused,
     /// Prerequisite -> flags that have it.
     dependents: HashMap<String, HashSet<Arc<str>>>,
+    pub(super) aging: Aging,
     unvetted: Unvetted,
 }
 
@@ -55,6 +57,7 @@ impl Writer {
             rejected: BTreeMap::new(),
             refused: Refused::default(),
             dependents: HashMap::new(),
+            aging: Aging::default(),
             unvetted: Unvetted::default(),
         }
     }
@@ -275,6 +278,7 @@ impl Writer {
         if name.kind == ItemKind::Flag {
             self.registers.forget(&name.key);
             self.depends_no_more(&name.key);
+            self.aging.forget(&name.key);
         }
     }
 
@@ -308,9 +312,11 @@ impl Writer {
         let key = self.received.key_of_flag(&name.key);
         self.depends_no_more(&key);
         let Body::Flag(flag) = body else {
+            self.aging.forget(&key);
             let (killed, kill_revision) = self.register(&key);
             return Some(Refreshed { key, slot: Slot::Cold(Cold::new(definition, revision, killed, kill_revision)) });
         };
+        self.aging.note(&key, flag.max_age_ms());
         for prerequisite in flag.prerequisites() {
             self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
         }
@@ -336,7 +342,7 @@ impl Writer {
         self.rejected.insert(name.clone(), Rejected { name, revision, message, held_revision });
     }
 
-    fn current(&self, key: &str) -> Option<Held> {
+    pub(super) fn current(&self, key: &str) -> Option<Held> {
         self.replica.with(key, |held| held.cloned())
     }
 
@@ -399,7 +405,7 @@ impl Writer {
     }
 
     /// Not `listed`: everything may have changed, and `entries` has what concerns kills.
-    fn tell(&self, entries: Vec<Entry>, listed: bool, origin_time_us: Micros) {
+    pub(super) fn tell(&self, entries: Vec<Entry>, listed: bool, origin_time_us: Micros) {
         let inner = &self.replica.0;
         let moment = Moment { position: self.position, origin_time_us };
         // Only this writer changes the list. What is listed is put together before anybody has to wait for it.

@@ -1,7 +1,8 @@
 //! Cases as text, in `tests/data/flag/*.cases`: a command, what it is given, `----`, and what comes out.
 //!
 //! `document` reads YAML and compiles it, and prints the problems. `decide FLAG` and `explain FLAG` answer one context in JSON for each line,
-//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again.
+//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again, `age MS` sets how old
+//! the state is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,6 +14,11 @@ use yardarm::flag::{CompiledFlag, Context, Decision, Document, Lookup, Problems,
 #[test]
 fn evaluation_follows_the_order() {
     run("order.cases");
+}
+
+#[test]
+fn a_state_that_is_too_old_serves_the_stale_variant() {
+    run("staleness.cases");
 }
 
 #[test]
@@ -45,11 +51,16 @@ fn explanations_tell_what_was_asked_and_found() {
 struct World {
     flags: BTreeMap<String, CompiledFlag>,
     killed: BTreeSet<String>,
+    age_ms: u64,
 }
 
 impl Lookup for World {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.flags.get(key).map(|flag| flag.with_kill(self.killed.contains(key)))
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
     }
 }
 
@@ -68,6 +79,10 @@ impl World {
             "restore" => {
                 self.killed.remove(argument);
                 "restored".to_owned()
+            }
+            "age" => {
+                self.age_ms = argument.parse().unwrap();
+                "set".to_owned()
             }
             "decide" => each_line(input, |context| written(&self.flag(argument).unwrap().decide(context, self))),
             "explain" => each_line(input, |context| self.flag(argument).unwrap().explain(context, self).to_string().trim_end().to_owned()),

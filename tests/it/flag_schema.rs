@@ -69,6 +69,7 @@ flags:
     defaultSplit: { by: org.id, salt: s, hash: metro, weights: { a: 12.5%, b: 87.5% }, baseline: a }
     offVariant: a
     killVariant: b
+    maxStaleness: { after: 5m, serve: a }
     prerequisites: [{ flag: base, variants: [on] }]
     targets: [{ variant: a, keys: [ada] }]
     targeting: {}
@@ -165,6 +166,14 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/full/owner", json!(7)),
         ("/flags/full/tags", json!(["a", "a"])),
         ("/flags/full/tags", json!([""])),
+        ("/flags/full/maxStaleness", json!("5m")),
+        ("/flags/full/maxStaleness", json!({ "after": "5m" })),
+        ("/flags/full/maxStaleness", json!({ "serve": "a" })),
+        ("/flags/full/maxStaleness/after", json!(300)),
+        ("/flags/full/maxStaleness/after", json!("5 m")),
+        ("/flags/full/maxStaleness/after", json!("1w")),
+        ("/flags/full/maxStaleness/after", json!("-5m")),
+        ("/flags/full/maxStaleness/then", json!("b")),
         ("/flags/full/prerequisites/0/variants", json!([])),
         ("/flags/full/prerequisites/0/variant", json!("on")),
         ("/flags/full/targets/0/variant", json!(1)),

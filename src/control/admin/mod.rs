@@ -1,8 +1,10 @@
 //! What people and pipelines ask: the Admin service. A handler reads its message, asks the ledger, and writes the answer.
 
 mod answers;
+mod hooks;
 mod status;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -28,12 +30,15 @@ pub(super) use status::{malformed, status};
 pub struct Admin {
     ledger: Arc<Ledger>,
     fleet: Arc<Fleet>,
+    /// Where webhooks are taken.
+    webhooks: Option<SocketAddr>,
     shutdown: Shutdown,
 }
 
 /// The service, for a tonic router. With `shutdown` every stream ends with UNAVAILABLE.
-pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, shutdown: Shutdown) -> AdminServer<Admin> {
-    AdminServer::new(Admin { ledger, fleet, shutdown }).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, webhooks: Option<SocketAddr>, shutdown: Shutdown) -> AdminServer<Admin> {
+    let admin = Admin { ledger, fleet, webhooks, shutdown };
+    AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
 }
 
 /// Bytes of one answer to a list of changes; the caller asks on for the rest.
@@ -154,6 +159,18 @@ impl v1::admin_server::Admin for Admin {
         let by = intent(by).map_err(malformed)?;
         let expect = by.expect;
         self.change(by, Command::Restore { environment, flag: key, percent, expect }).await
+    }
+
+    async fn create_hook(&self, request: Request<v1::CreateHookRequest>) -> Answer<v1::CreateHookResponse> {
+        hooks::create(&self.ledger, self.webhooks, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_hooks(&self, request: Request<v1::ListHooksRequest>) -> Answer<v1::ListHooksResponse> {
+        hooks::list(&self.ledger, self.webhooks, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_hook(&self, request: Request<v1::RevokeHookRequest>) -> Answer<v1::RevokeHookResponse> {
+        hooks::revoke(&self.ledger, request.into_inner()).await.map(Response::new)
     }
 
     type AwaitAppliedStream = Answers<v1::Propagation>;

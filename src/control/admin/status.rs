@@ -52,6 +52,10 @@ pub(in crate::control) fn status(error: Error) -> Status {
             let metadata = [("environment", environment), ("key", item.key), ("revision", revision.to_string())];
             refused(Code::NotFound, "REVISION_NOT_FOUND", &message, metadata, |_| {})
         }
+        Error::UnknownHook { environment, flag, id } => {
+            let metadata = [("environment", environment), ("key", flag), ("id", id)];
+            refused(Code::NotFound, "HOOK_NOT_FOUND", &message, metadata, |_| {})
+        }
         Error::EnvironmentExists { name } => refused(Code::AlreadyExists, "ENVIRONMENT_EXISTS", &message, [("environment", name)], |_| {}),
         Error::Conflict { expected, changed } => {
             let metadata = [("expected_revision", expected.to_string())];

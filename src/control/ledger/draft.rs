@@ -260,7 +260,7 @@ fn copy(state: &Environment, from: &str, to: &str) -> Draft {
     }
 }
 
-fn kill(state: &Environment, environment: &str, flag: &str) -> Result<Draft, Error> {
+pub(super) fn kill(state: &Environment, environment: &str, flag: &str) -> Result<Draft, Error> {
     let draft = Draft::on(environment, Action::Kill, state.head.position);
     if let Some(standing) = state.kills.get(flag) {
         return Ok(Draft { stands: standing.revision, ..draft });

@@ -17,6 +17,8 @@ pub enum Error {
     UnknownItem { environment: String, item: ItemName, nearest: Option<String> },
     #[error("{item} has no definition at revision {revision} of `{environment}`")]
     UnknownRevision { environment: String, item: ItemName, revision: Revision },
+    #[error("flag {flag} of `{environment}` has no hook `{id}`")]
+    UnknownHook { environment: String, flag: String, id: String },
     #[error("there is an environment `{name}` already")]
     EnvironmentExists { name: String },
     /// Look at what changed, decide again.

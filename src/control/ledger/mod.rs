@@ -5,6 +5,7 @@
 //! ten thousand. Commands are carried out one at a time, in the order in which they came; a kill goes ahead of everything that waits. Two
 //! control planes on one store are safe: the store's version guards each commit, and whoever comes second reads again.
 
+mod alert;
 mod authorize;
 mod command;
 mod commit;
@@ -12,6 +13,7 @@ mod draft;
 mod environment;
 mod error;
 mod history;
+mod hook;
 mod links;
 mod load;
 mod log;
@@ -32,9 +34,11 @@ use super::store::{self, Store};
 use crate::clock::Clock;
 use crate::flag::{Delta, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
+pub use alert::{Alert, AlertState, Verdict};
 pub use command::{Actor, Command, Committed, Head, ItemChange};
 pub use error::{Conflicting, Error};
 pub use history::{HistoryEntry, Replay};
+pub use hook::{Alerted, FLAG_HOOKS, HookName, ListedHook, MAX_AGE, MIN_AGE, NewHook};
 pub use log::Retention;
 pub use restore::Restored;
 pub use rollout::{Decided, Rollout};

@@ -211,10 +211,12 @@ impl Backup {
         entries.for_each(|entry| batch.put(entry.key.clone(), entry.value.clone()));
     }
 
-    /// Versions whose records stay behind must not pass for versions of the store's own records.
+    /// Versions whose records stay behind must not pass for versions of the store's own records. Hooks come only with their chain: one
+    /// that was revoked after the backup must not be there again.
     fn copy_content(&self, name: &str, with_chain: bool, batch: &mut Batch) -> Result<(), store::Error> {
-        let (content, versions) = (stored::content(name), stored::all_versions(name));
-        for Entry { key, value } in self.entries.iter().filter(|entry| content.contains(&entry.key)) {
+        let (content, versions, hooks) = (stored::content(name), stored::all_versions(name), stored::all_hooks(name));
+        let is_taken = |key: &str| content.contains(key) && (with_chain || !hooks.contains(key));
+        for Entry { key, value } in self.entries.iter().filter(|entry| is_taken(&entry.key)) {
             let value = match versions.contains(key) && !with_chain {
                 true => Version { seq: 0, ..Version::decode(value.clone())? }.encode(),
                 false => value.clone(),

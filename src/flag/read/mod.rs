@@ -15,7 +15,9 @@ pub(super) use metric::{GUARD, KINDS as METRIC_KINDS, MARGIN, METRIC};
 #[cfg(test)]
 pub(super) use plan::{APPROVAL, CHECK, GATE, PLAN, SAMPLE_RATIO, STAGE, START};
 
-use super::document::{Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target};
+use super::document::{
+    Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target,
+};
 use super::limits;
 use super::node::{Node, quoted};
 use super::problem::{Path, Problems, did_you_mean};
@@ -32,6 +34,7 @@ pub(super) const FLAG: &[&str] = &[
     "guard",
     "killVariant",
     "kind",
+    "maxStaleness",
     "metadata",
     "metrics",
     "offVariant",
@@ -45,6 +48,7 @@ pub(super) const FLAG: &[&str] = &[
     "targets",
     "variants",
 ];
+pub(super) const MAX_STALENESS: &[&str] = &["after", "serve"];
 pub(super) const PREREQUISITE: &[&str] = &["flag", "variants"];
 pub(super) const TARGET: &[&str] = &["keys", "variant"];
 pub(super) const RULE: &[&str] = &["description", "name", "serve", "split", "when"];
@@ -179,6 +183,7 @@ fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag
         default_split: fields.get("defaultSplit").and_then(|node| split(node, path.key("defaultSplit"), problems)),
         off_variant: fields.text("offVariant", path, problems),
         kill_variant: fields.text("killVariant", path, problems),
+        max_staleness: fields.get("maxStaleness").and_then(|node| max_staleness(node, path.key("maxStaleness"), problems)),
         prerequisites: fields.list("prerequisites", "prerequisites", path, problems, prerequisite),
         targets: fields.list("targets", "targets", path, problems, target),
         rules: fields.list("rules", "rules", path, problems, rule),
@@ -235,6 +240,27 @@ fn lifetime(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<
         problems.found(path, quoted(&found), EXPECTED);
     }
     lifetime
+}
+
+fn max_staleness(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<MaxStaleness> {
+    let fields = Fields::of(node, "a limit of staleness", MAX_STALENESS, path, problems)?;
+    let after = required(&fields, "after", "a limit of staleness", path, problems);
+    let after = after.and_then(|found| seconds(&found, path.key("after"), problems));
+    let serve = required(&fields, "serve", "a limit of staleness", path, problems);
+    Some(MaxStaleness { after_s: after?, serve: serve? })
+}
+
+/// `30s`, `5m`, `2h`, `1d`. How long it may be is for [`super::compile`].
+fn seconds(found: &str, path: Path<'_>, problems: &mut Problems) -> Option<u64> {
+    let units = MaxStaleness::UNITS.into_iter();
+    let read = units.filter_map(|(unit, factor)| Some((found.strip_suffix(unit)?, factor))).find_map(|(digits, factor)| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        is_number.then(|| digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(factor))
+    });
+    if read.is_none() {
+        problems.found(path, quoted(found), "seconds, minutes, hours or days, such as 30s, 5m, 2h or 1d");
+    }
+    read
 }
 
 fn prerequisite(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Prerequisite> {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Kill, Position, State};
@@ -84,12 +85,18 @@ impl Owner {
     pub async fn run(mut self, mut kills: mpsc::Receiver<FromLane>, mut log: mpsc::Receiver<FromLog>) {
         let (mut kills_open, mut log_open) = (true, true);
         while kills_open || log_open {
+            let aged = self.writer.age_is_told_in();
+            if aged == Some(Duration::ZERO) {
+                self.writer.tell_of_age();
+                continue;
+            }
             tokio::select! {
                 biased;
                 kill = kills.recv(), if kills_open => match kill {
                     Some(FromLane { epoch, kill }) => self.kill(epoch, kill),
                     None => kills_open = false,
                 },
+                () = sleep(aged.unwrap_or_default()), if aged.is_some() => {}
                 () = std::future::ready(()), if !self.writer.is_vetted() => self.vet().await,
                 said = log.recv(), if log_open => match said {
                     Some(said) => self.hear(said),
@@ -228,7 +235,7 @@ impl Owner {
 
     fn propagated(&self, lane: Lane, origin_time_us: Micros, applied: &Applied) {
         let took_us = applied.applied_at_us.saturating_sub(origin_time_us).max(0) as u64;
-        self.metrics.propagation(lane).record(std::time::Duration::from_micros(took_us));
+        self.metrics.propagation(lane).record(Duration::from_micros(took_us));
     }
 
     fn misfit(&mut self, resync: &Resync) {

@@ -130,6 +130,7 @@ impl<'a> Evaluation<'a> {
             _ if self.rule.is_some() => self.rule,
             Reason::Killed => Some("kill"),
             Reason::Disabled => Some("disabled"),
+            Reason::Stale => Some("stale"),
             Reason::PrerequisiteFailed => Some("prerequisite"),
             Reason::TargetingMatch => Some("target"),
             Reason::Static | Reason::Default | Reason::Split => Some("default"),
@@ -203,6 +204,7 @@ mod tests {
             (Reason::TargetingMatch, Some("target")),
             (Reason::Disabled, Some("disabled")),
             (Reason::PrerequisiteFailed, Some("prerequisite")),
+            (Reason::Stale, Some("stale")),
             (Reason::Killed, Some("kill")),
             (Reason::Error, None),
         ] {

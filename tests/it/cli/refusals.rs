@@ -15,7 +15,7 @@ fn taken() -> (TcpListener, SocketAddr) {
 
 #[test]
 fn dev_names_the_port_that_is_taken_and_the_option_that_moves_it() {
-    for option in ["--control-port", "--sidecar-port", "--management-port"] {
+    for option in ["--control-port", "--webhooks-port", "--sidecar-port", "--management-port"] {
         let (scratch, (_listener, address)) = (Scratch::new(), taken());
         let port = address.port().to_string();
         let line = run(&["dev", "--data", &scratch.path("data"), "--port-base", "0", option, &port]).refusal(2);
