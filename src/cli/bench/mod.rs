@@ -11,6 +11,7 @@ mod arrivals;
 mod evaluate;
 pub mod flags;
 mod floor;
+mod gates;
 mod http2;
 mod interrupted;
 mod load;
@@ -46,6 +47,8 @@ enum Command {
     Restart(restart::Args),
     /// Memory of a sidecar: idle, with flags, for each watcher
     Memory(memory::Args),
+    /// How often gates and triggers of rollouts are wrong, and how fast they are right, in rollouts played from a seed
+    Gates(gates::Args),
     /// Open watchers on servers that run, make changes, and print how many deliveries that was
     Watch(watch::Args),
     /// Print a flag document of realistic flags: 3 rules, 5 attributes, a split, about 600 bytes each
@@ -77,6 +80,7 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
         Command::Propagate(args) => propagate::run(args),
         Command::Restart(args) => restart::run(args),
         Command::Memory(args) => memory::run(args),
+        Command::Gates(args) => gates::run(args),
         Command::Watch(args) => {
             let deliveries = watch::run(args).map_err(unable)?;
             out.line(format_args!("{deliveries}"))?;

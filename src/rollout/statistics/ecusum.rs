@@ -40,7 +40,8 @@ impl Cusum {
         let (failed, fine) = (failures as f64, (requests - failures) as f64);
         for (bet, multiplier) in self.bets.iter_mut().zip(ODDS) {
             let p1 = odds * multiplier / (1.0 + odds * multiplier);
-            *bet = bet.max(0.0) + failed * (p1 / p0).ln() + fine * ((1.0 - p1) / (1.0 - p0)).ln();
+            let won = if failures > 0 { failed * (p1 / p0).ln() } else { 0.0 };
+            *bet = bet.max(0.0) + won + fine * ((1.0 - p1) / (1.0 - p0)).ln();
         }
         true
     }
@@ -52,7 +53,8 @@ impl Cusum {
 
     /// `failing_units`: how many different ones failed within the last minute.
     pub fn fires(&self, ln_threshold: f64, failing_units: usize) -> bool {
-        self.ln_evidence() >= ln_threshold && failing_units >= DISTINCT_FAILING_UNITS
+        // The mean is never above the largest, and almost every tick ends there.
+        self.bets.iter().any(|bet| *bet >= ln_threshold) && self.ln_evidence() >= ln_threshold && failing_units >= DISTINCT_FAILING_UNITS
     }
 
     pub fn bets(&self) -> [f64; ODDS.len()] {

@@ -161,6 +161,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
         (&["bench", "restart", "--flags", "0"], "0 is not in 1.."),
         (&["bench", "restart", "--rounds", "0"], "0 is not in 1.."),
         (&["bench", "memory", "--watchers", "0"], "0 is not in 1.."),
+        (&["bench", "gates", "--runs", "99"], "expected 100 or more"),
         // What it would measure is not what it would say.
         (&["bench", "evaluate", "--asked", "10"], "--flags and --asked 50 or more"),
         (&["bench", "evaluate", "--flags", "49", "--method", "batch"], "--flags and --asked 50 or more"),
