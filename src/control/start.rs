@@ -12,7 +12,7 @@ use tonic_health::ServingStatus;
 
 use super::accept::connections;
 use super::ledger::{Actor, Command, Retention};
-use super::rollouts::{self, Conductor, NoEvidence};
+use super::rollouts::{self, Conductor, Guards, Reported};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
 use super::{Fleet, Ledger, admin, fleet, hooks, publish};
@@ -100,12 +100,13 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::admin_server::AdminServer<admin::Admin>>().await;
     health.set_serving::<publish::Publish>().await;
-    let evidence: Arc<dyn rollouts::Evidence> = Arc::new(NoEvidence);
-    tokio::spawn(Conductor::new(Arc::clone(&ledger), Arc::clone(&evidence)).run(shutdown.clone()));
+    let reported = Arc::new(Reported::new(Arc::clone(&ledger), Arc::clone(&evidence)));
+    let guards = Guards::new(Arc::clone(&ledger), Arc::clone(&evidence));
+    tokio::spawn(Conductor::new(Arc::clone(&ledger), Arc::clone(&reported), guards).run(shutdown.clone()));
     let mut routes = Routes::default()
         .with(health_service)
         .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), webhooks, shutdown.clone()))
-        .with(rollouts::service(Arc::clone(&ledger), Arc::clone(&evidence)))
+        .with(rollouts::service(Arc::clone(&ledger), reported))
         .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), Arc::clone(&clock), publish, shutdown.clone()));
     if reflection {
         routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);

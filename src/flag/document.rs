@@ -271,6 +271,13 @@ impl Hash {
 }
 
 impl Flag {
+    /// The name of the variant that a kill serves: `killVariant`, else `offVariant`, else the variant whose value is false, else the default.
+    pub fn served_by_a_kill(&self) -> Option<&str> {
+        let is_false = |value: &Value| *value == Value::Bool(false);
+        let false_variant = || self.variants.iter().find(|(_, value)| is_false(value)).map(|(name, _)| name.as_str());
+        self.kill_variant.as_deref().or(self.off_variant.as_deref()).or_else(false_variant).or(self.default_variant.as_deref())
+    }
+
     /// What the flag says, else what is usual for its kind; `None` when it has no kind either.
     pub fn lifetime(&self) -> Option<Lifetime> {
         self.expected_lifetime.or_else(|| self.kind.map(Kind::lifetime))

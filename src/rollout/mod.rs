@@ -3,10 +3,12 @@
 //!
 //! - [`step`]: the whole engine. `plan` is what it carries out, `state` where it is, what happens to it and what is to be done.
 //! - `judge`: what the gates of a stage say of the evidence.
+//! - `guard`: bounds that kill by themselves, looked at each second.
 //! - `forecast`: what a plan can decide with the traffic at hand.
 //! - [`statistics`]: gates, triggers, sample ratios, and what a stage can decide at all.
 
 mod forecast;
+mod guard;
 mod judge;
 mod plan;
 mod state;
@@ -14,6 +16,7 @@ pub mod statistics;
 mod step;
 
 pub use forecast::{Forecast, Outlook, forecast};
+pub use guard::{ALPHA_KILL, Counts, Fired, HORIZON_TICKS, Watch, arms, together};
 pub use judge::{Finding, REPORT_INTERVAL_US, findings, planned};
 pub use plan::{Plan, percent};
 pub use state::{Action, Event, Evidence, Micros, Observed, Phase, State};

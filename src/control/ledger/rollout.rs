@@ -63,6 +63,25 @@ impl Ledger {
         moving
     }
 
+    /// What outcomes of the flag are counted under now: the newest change of its definition or of a segment that it reads. `None`: there is
+    /// no such flag.
+    pub fn evidence_revision(&self, environment: &str, flag: &str) -> Option<Revision> {
+        self.read(environment, |state| {
+            let flag = ItemName::flag(flag);
+            let mut newest = state.items.get(&flag)?.revision;
+            let (mut seen, mut open) = (std::collections::BTreeSet::new(), vec![&flag]);
+            while let Some(name) = open.pop() {
+                for segment in state.links.of(name).iter().filter(|name| name.kind == ItemKind::Segment) {
+                    if seen.insert(segment) {
+                        newest = newest.max(state.items.get(segment).map_or(0, |item| item.revision));
+                        open.push(segment);
+                    }
+                }
+            }
+            Some(newest)
+        })?
+    }
+
     /// Newest first.
     pub async fn decisions(&self, environment: &str, flag: &str, limit: usize) -> Result<Vec<Decided>, Error> {
         let item = ItemName::flag(flag);

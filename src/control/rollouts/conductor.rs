@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::control::ledger::{Actor, Command, Error, Ledger, Rollout};
+use super::{Guards, Reported};
+use crate::control::ledger::{Actor, Command, Error, Ledger};
 use crate::lifecycle::Shutdown;
 use crate::rollout::{self, Action, Event, step};
 
@@ -15,39 +16,28 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Who is in the audit log for what nobody asked for.
 pub const ACTOR: &str = "conductor";
 
-/// What was measured of a flag in its present stage.
-pub trait Evidence: Send + Sync + 'static {
-    /// `None`: nothing was reported of it.
-    fn of(&self, environment: &str, rollout: &Rollout) -> Option<rollout::Evidence>;
-}
-
-/// Of a control plane that nobody reports to.
-pub struct NoEvidence;
-
-impl Evidence for NoEvidence {
-    fn of(&self, _: &str, _: &Rollout) -> Option<rollout::Evidence> {
-        None
-    }
-}
-
 pub struct Conductor {
     ledger: Arc<Ledger>,
-    evidence: Arc<dyn Evidence>,
+    evidence: Arc<Reported>,
+    guards: Guards,
 }
 
 impl Conductor {
-    pub fn new(ledger: Arc<Ledger>, evidence: Arc<dyn Evidence>) -> Self {
-        Self { ledger, evidence }
+    pub fn new(ledger: Arc<Ledger>, evidence: Arc<Reported>, guards: Guards) -> Self {
+        Self { ledger, evidence, guards }
     }
 
     /// Until the process is asked to end.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                _ = ticks.tick() => self.look().await,
+                _ = ticks.tick() => {
+                    self.guards.tick().await;
+                    self.look().await;
+                }
             }
         }
     }

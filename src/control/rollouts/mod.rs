@@ -2,6 +2,8 @@
 
 mod answers;
 mod conductor;
+mod evidence;
+mod guards;
 
 use std::sync::Arc;
 
@@ -15,15 +17,17 @@ use crate::wire::replication::Malformed;
 use crate::wire::v1;
 use crate::wire::v1::rollouts_server::RolloutsServer;
 
-pub use conductor::{Conductor, Evidence, NoEvidence};
+pub use conductor::Conductor;
+pub use evidence::Reported;
+pub use guards::Guards;
 
 pub struct Rollouts {
     ledger: Arc<Ledger>,
-    evidence: Arc<dyn Evidence>,
+    evidence: Arc<Reported>,
 }
 
 /// The service, for a tonic router.
-pub fn service(ledger: Arc<Ledger>, evidence: Arc<dyn Evidence>) -> RolloutsServer<Rollouts> {
+pub fn service(ledger: Arc<Ledger>, evidence: Arc<Reported>) -> RolloutsServer<Rollouts> {
     RolloutsServer::new(Rollouts { ledger, evidence })
 }
 

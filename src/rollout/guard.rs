@@ -1,0 +1,202 @@
+//! Guards: each second the new outcomes of those who have a treatment, against a bound or against those who have the baseline.
+//!
+//! The statistics are those of `statistics::Cusum`: what it costs to be wrong is one kill of a healthy flag in a hundred fortnights, shared
+//! by all guards of the flag.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::statistics::{BASELINE_CAP, Baseline, Cusum, Margin, Threshold, ln_threshold};
+use crate::flag::{self, BUCKETS, Direction, Guard, GuardBound, Weight};
+
+/// Ticks of a second in fourteen days.
+pub const HORIZON_TICKS: u64 = 14 * 86_400;
+/// Of one kill of a healthy flag within the horizon, by any of its guards.
+pub const ALPHA_KILL: f64 = 0.01;
+
+/// First outcomes of units since the revision was there, by variant.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub outcomes: u64,
+    pub failures: u64,
+    /// Different units that failed within the last minute.
+    pub failing_units: usize,
+}
+
+/// One guard at work.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watch {
+    guard: Guard,
+    direction: Direction,
+    ln_threshold: f64,
+    cusum: Cusum,
+    baseline: Baseline,
+    /// Of treatments and baseline, at the tick before.
+    before: [(u64, u64); 2],
+    since: (u64, u64),
+}
+
+/// Why a flag is killed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fired {
+    pub guard: String,
+    pub metric: String,
+    /// Of those who have a treatment, since the watch began.
+    pub outcomes: u64,
+    pub failures: u64,
+    /// The share of failures that is allowed now.
+    pub allowed: f64,
+    pub ln_evidence: f64,
+    pub ln_threshold: f64,
+    pub failing_units: usize,
+}
+
+impl Watch {
+    /// `guards`: how many the flag has.
+    pub fn new(guard: Guard, direction: Direction, guards: usize) -> Self {
+        let ln_threshold = ln_threshold(HORIZON_TICKS, guards.max(1) as u64, ALPHA_KILL);
+        Self { guard, direction, ln_threshold, cusum: Cusum::default(), baseline: Baseline::default(), before: [(0, 0); 2], since: (0, 0) }
+    }
+
+    pub fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Another revision counts from nothing; what the baseline was stays known, for a stage that has none.
+    pub fn begin_revision(&mut self) {
+        (self.cusum, self.before, self.since) = (Cusum::default(), [(0, 0); 2], (0, 0));
+    }
+
+    /// One second later. Counts that fell are those of a control plane that lost some: they begin anew.
+    pub fn tick(&mut self, treated: &Counts, control: &Counts) -> Option<Fired> {
+        let treated_now = (treated.outcomes, treated.failures);
+        let control_now = (control.outcomes, control.failures);
+        let [(n, k), (control_n, control_k)] = [new(self.before[0], treated_now), new(self.before[1], control_now)];
+        self.before = [treated_now, control_now];
+        if control_n > 0 {
+            self.baseline.observe(control_n, control_k);
+        }
+        let allowed = self.allowed()?;
+        if !self.cusum.step(n, k, allowed) {
+            return None;
+        }
+        self.since = (self.since.0 + n, self.since.1 + k);
+        self.cusum.fires(self.ln_threshold, treated.failing_units).then(|| Fired {
+            guard: self.guard.name.clone(),
+            metric: self.guard.metric.clone(),
+            outcomes: self.since.0,
+            failures: self.since.1,
+            allowed,
+            ln_evidence: self.cusum.ln_evidence(),
+            ln_threshold: self.ln_threshold,
+            failing_units: treated.failing_units,
+        })
+    }
+
+    /// The share of failures that is allowed; `None` as long as there is no baseline to compare with.
+    fn allowed(&self) -> Option<f64> {
+        let worse = |margin| self.baseline.threshold(margin).map(|Threshold { p0, .. }| p0);
+        match (self.guard.bound, self.direction) {
+            (GuardBound::Above(share), _) => Some(share),
+            (GuardBound::Below(share), _) => Some(1.0 - share),
+            (GuardBound::Worse(flag::Margin::Absolute(amount)), _) => worse(Margin::Absolute(amount)),
+            // Of success, when more is better; of failure, when less is.
+            (GuardBound::Worse(flag::Margin::Relative(share)), Direction::Lower) => {
+                worse(Margin::Absolute(0.0)).map(|failing| (failing * (1.0 + share)).min(BASELINE_CAP))
+            }
+            (GuardBound::Worse(flag::Margin::Relative(share)), _) => worse(Margin::Relative(share)),
+        }
+    }
+}
+
+fn new(before: (u64, u64), now: (u64, u64)) -> (u64, u64) {
+    match (now.0.checked_sub(before.0), now.1.checked_sub(before.1)) {
+        (Some(n), Some(k)) => (n, k.min(n)),
+        _ => (0, 0),
+    }
+}
+
+/// Of several variants together.
+pub fn together<'c>(counts: impl Iterator<Item = &'c Counts>) -> Counts {
+    counts.fold(Counts::default(), |sum, counts| Counts {
+        outcomes: sum.outcomes.saturating_add(counts.outcomes),
+        failures: sum.failures.saturating_add(counts.failures),
+        failing_units: sum.failing_units + counts.failing_units,
+    })
+}
+
+/// Who counts as treated and who as baseline. Without a plan everybody is treated who does not have what a kill would serve.
+pub fn arms(flag: &flag::Flag, counts: &BTreeMap<String, Counts>) -> [Counts; 2] {
+    let Some(plan) = &flag.rollout else {
+        let safe = flag.served_by_a_kill();
+        return [together(counts.iter().filter(|(name, _)| Some(name.as_str()) != safe).map(|(_, counts)| counts)), Counts::default()];
+    };
+    let of = |name: &String| counts.get(name);
+    [together(plan.treatments.iter().filter_map(of)), together(of(&plan.baseline).into_iter())]
+}
+
+impl std::fmt::Display for Fired {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { guard, metric, outcomes, failures, allowed, ln_evidence, ln_threshold, failing_units } = self;
+        let allowed = Weight::Percent((allowed * f64::from(BUCKETS)).round() as u32);
+        write!(
+            f,
+            "guard {guard}: {metric} failed {failures} of {outcomes} times where {allowed} are allowed ({failing_units} units within a minute; evidence e^{ln_evidence:.1}, bound e^{ln_threshold:.1})"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guard(bound: GuardBound) -> Guard {
+        Guard { name: "errors".into(), metric: "errors".into(), bound }
+    }
+
+    /// The second at which it fires when so many of 20 outcomes fail in each.
+    fn fires_at(watch: &mut Watch, failures: u64, control_failures: u64) -> Option<u64> {
+        (1..600).find(|second| {
+            let counts = |k: u64| Counts { outcomes: 20 * second, failures: k * second, failing_units: 20 };
+            watch.tick(&counts(failures), &counts(control_failures)).is_some()
+        })
+    }
+
+    #[test]
+    fn half_of_all_failing_is_found_within_seconds_and_health_is_left_alone() {
+        let watch = |bound| Watch::new(guard(bound), Direction::Lower, 1);
+        assert_eq!(fires_at(&mut watch(GuardBound::Above(0.05)), 10, 0), Some(2));
+        assert_eq!(fires_at(&mut watch(GuardBound::Above(0.05)), 1, 0), None);
+    }
+
+    #[test]
+    fn an_incident_that_everybody_shares_kills_nobody() {
+        let worse = || GuardBound::Worse(flag::Margin::Relative(0.1));
+        assert_eq!(fires_at(&mut Watch::new(guard(worse()), Direction::Higher, 1), 15, 15), None);
+        assert!(fires_at(&mut Watch::new(guard(worse()), Direction::Higher, 1), 10, 1).is_some_and(|second| second < 20));
+        assert!(fires_at(&mut Watch::new(guard(worse()), Direction::Lower, 1), 10, 1).is_some_and(|second| second < 20));
+    }
+
+    #[test]
+    fn without_a_baseline_nothing_is_worse_than_it() {
+        let mut watch = Watch::new(guard(GuardBound::Worse(flag::Margin::Absolute(0.1))), Direction::Lower, 1);
+        let failing = Counts { outcomes: 1_000, failures: 1_000, failing_units: 100 };
+        assert_eq!(watch.tick(&failing, &Counts::default()), None);
+    }
+
+    #[test]
+    fn counts_that_fell_begin_anew() {
+        let mut watch = Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1);
+        watch.tick(&Counts { outcomes: 1_000, failures: 10, failing_units: 9 }, &Counts::default());
+        assert_eq!(watch.tick(&Counts { outcomes: 5, failures: 5, failing_units: 9 }, &Counts::default()), None);
+        assert_eq!(new((1_000, 10), (5, 5)), (0, 0));
+    }
+
+    #[test]
+    fn a_kill_says_what_it_saw() {
+        let mut watch = Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1);
+        let fired = watch.tick(&Counts { outcomes: 40, failures: 38, failing_units: 12 }, &Counts::default()).unwrap();
+        assert!(fired.to_string().starts_with("guard errors: errors failed 38 of 40 times where 5% are allowed (12 units within a minute"));
+    }
+}
