@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 3] = ["yardarm/v1/evaluation.proto", "yardarm/v1/replication.proto", "yardarm/v1/admin.proto"];
+const PROTOS: [&str; 5] = [
+    "yardarm/v1/evaluation.proto",
+    "yardarm/v1/tracking.proto",
+    "yardarm/v1/replication.proto",
+    "yardarm/v1/evidence.proto",
+    "yardarm/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

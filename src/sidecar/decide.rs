@@ -193,6 +193,9 @@ impl Asked<'_, '_> {
             return self.mismatch(wanted, held, counts, take);
         }
         let decision = held.flag.decide(self.context, &NoFlags);
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         // The caller's default and the words about a missing key are not the flag's own.
         if !self.whole && decision.variant.is_some() && !decision.key_missing {
             let prepared = counts.prepared(held, &decision, || {
@@ -215,6 +218,9 @@ impl Asked<'_, '_> {
             return self.mismatch(wanted, held, counts, take);
         }
         let decision = family.decision(self.context);
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 

@@ -14,6 +14,7 @@ use crate::flag::{Decision, ErrorCode, Reason};
 use crate::replica::Held;
 use crate::wire::evaluation::Answer;
 
+use super::evidence::{Exposure, Exposures};
 use super::prepared::{Outcome, Prepared};
 
 /// Series of one flag. Further ones, of variants that came and went, are counted without the name of the variant.
@@ -28,6 +29,7 @@ struct Book {
     prepared: Prepared<Counter>,
     /// Of a [`Batch`]; kept for the next one.
     round: Round,
+    exposures: Exposures,
 }
 
 /// What is counted when a batch ends.
@@ -37,6 +39,7 @@ struct Round {
     prepared: Vec<usize>,
     answered: Vec<Place>,
     failed: Vec<ErrorCode>,
+    exposed: Vec<Exposure>,
 }
 
 /// Counts of an outcome that has not been added to its series.
@@ -79,9 +82,18 @@ impl Tally {
     }
 
     pub(super) fn take(&self) -> Counts {
-        let mut book = std::mem::take(&mut *self.0.lock());
-        book.settle();
-        book.counts
+        let mut book = self.0.lock();
+        // Who was noted stays noted.
+        let exposures = std::mem::take(&mut book.exposures);
+        let mut taken = std::mem::replace(&mut *book, Book { exposures, ..Book::default() });
+        drop(book);
+        taken.settle();
+        taken.counts
+    }
+
+    /// For the collector.
+    pub(super) fn with_exposures<R>(&self, with: impl FnOnce(&mut Exposures) -> R) -> R {
+        with(&mut self.0.lock().exposures)
     }
 }
 
@@ -100,7 +112,7 @@ impl Batch<'_> {
     /// What [`Answer::constant`] is for this decision, worked out once. `None`: it is too long to be kept, and was not counted.
     #[inline]
     pub(super) fn prepared(&mut self, held: &Held, decision: &Decision<'_>, constant: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, .. } = &mut *self.0;
         let place = prepared.place(Outcome::of(held, decision), || {
             let variant = decision.variant.map_or("", |variant| &variant.name);
             let series = counts.place(held.flag.key(), variant, decision.reason);
@@ -110,15 +122,25 @@ impl Batch<'_> {
         Some(&prepared.kept(place).1)
     }
 
+    /// Somebody is served a flag of which something is measured.
+    #[inline]
+    pub(super) fn exposed(&mut self, held: &Held, decision: &Decision<'_>, targeting_key: Option<&str>) {
+        let Book { exposures, round, .. } = &mut *self.0;
+        // Without a key there is no unit whose outcome could be told.
+        round.exposed.extend(targeting_key.and_then(|key| exposures.unknown(held, decision, key)));
+    }
+
     pub(super) fn forget(&mut self) {
-        let Round { prepared, answered, failed } = &mut self.0.round;
+        let Round { prepared, answered, failed, exposed } = &mut self.0.round;
         prepared.clear();
         answered.clear();
         failed.clear();
+        exposed.clear();
     }
 
     pub(super) fn count(mut self) {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, exposures } = &mut *self.0;
+        round.exposed.drain(..).for_each(|exposure| exposures.note(exposure));
         for &place in &round.prepared {
             prepared.kept(place).0.count += 1;
         }
