@@ -11,6 +11,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use super::accept::connections;
+use super::evidence::{self, Evidence};
 use super::ledger::{Actor, Command, Retention};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
@@ -58,6 +59,7 @@ pub struct Running {
     pub grpc: SocketAddr,
     pub ledger: Arc<Ledger>,
     pub fleet: Arc<Fleet>,
+    pub evidence: Arc<dyn Evidence>,
 }
 
 /// A peer that does not answer a ping within this is gone: its streams are freed, and a sidecar behind a dead link is seen as such.
@@ -85,6 +87,8 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         ledger.commit(&Actor::new("yardarm"), "first start", command).await?;
     }
     let fleet = Fleet::new(Arc::clone(&clock));
+    let evidence: Arc<dyn Evidence> = Arc::new(evidence::Durable::open(&data, Arc::clone(&clock)).await?);
+    tokio::spawn(evidence::sweep(Arc::clone(&evidence), Arc::clone(&ledger), shutdown.clone()));
     if !ends_with_its_pods {
         remember_pods(&fleet, &ledger, data, &shutdown).await?;
     }
@@ -94,7 +98,8 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     health.set_serving::<publish::Publish>().await;
     let mut routes = Routes::default()
         .with(health_service)
-        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), shutdown.clone()))
+        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), Arc::clone(&evidence), shutdown.clone()))
+        .with(evidence::service(Arc::clone(&evidence), Arc::clone(&ledger)))
         .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), clock, publish, shutdown.clone()));
     if reflection {
         routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);
@@ -134,7 +139,7 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         drop(served);
     });
     tracing::info!(%grpc, environments = ledger.environments().len(), "control plane serves");
-    Ok(Running { grpc, ledger, fleet })
+    Ok(Running { grpc, ledger, fleet, evidence })
 }
 
 /// Misses the pods of before until they come back, and notes who is here from now on.

@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::backup::Reader;
+use super::evidence::{self, Evidence, FlagName, PushError};
 use super::ledger::{Actor, Command, Committed, Ledger};
 use super::{Fleet, fleet};
 use crate::flag::{Flag, Item, ItemKind};
@@ -27,12 +28,14 @@ use status::{draining, malformed, status};
 pub struct Admin {
     ledger: Arc<Ledger>,
     fleet: Arc<Fleet>,
+    evidence: Arc<dyn Evidence>,
     shutdown: Shutdown,
 }
 
 /// The service, for a tonic router. With `shutdown` every stream ends with UNAVAILABLE.
-pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, shutdown: Shutdown) -> AdminServer<Admin> {
-    AdminServer::new(Admin { ledger, fleet, shutdown }).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, evidence: Arc<dyn Evidence>, shutdown: Shutdown) -> AdminServer<Admin> {
+    let admin = Admin { ledger, fleet, evidence, shutdown };
+    AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
 }
 
 /// Bytes of one answer to a list of changes; the caller asks on for the rest.
@@ -169,6 +172,27 @@ impl v1::admin_server::Admin for Admin {
 
     async fn watch_pods(&self, request: Request<v1::ListPodsRequest>) -> Answer<Self::WatchPodsStream> {
         Ok(self.stream(fleet::watch_pods(&self.ledger, &self.fleet, request.into_inner())?))
+    }
+
+    async fn get_evidence(&self, request: Request<v1::GetEvidenceRequest>) -> Answer<v1::GetEvidenceResponse> {
+        let v1::GetEvidenceRequest { environment, flag_key: key } = request.into_inner();
+        self.ledger.replay(&environment, &key, None).await.map_err(status)?;
+        Ok(Response::new(evidence::get_evidence(&*self.evidence, &FlagName { environment, key })))
+    }
+
+    async fn push_metric(&self, request: Request<v1::PushMetricRequest>) -> Answer<v1::PushMetricResponse> {
+        let request = request.into_inner();
+        let by = intent(request.intent.clone()).map_err(malformed)?;
+        let replay = self.ledger.replay(&request.environment, &request.flag_key, None).await.map_err(status)?;
+        let definition = Flag::from_json(&replay.flag.item.definition)
+            .map_err(|problem| Status::internal(format!("the definition that is stored cannot be read: {problem}")))?;
+        let (flag, metric, version) = (request.flag_key.clone(), request.metric.clone(), request.version);
+        let taken = evidence::push_metric(&*self.evidence, &definition, request).await.map_err(|error| match error {
+            PushError::Malformed(problem) => malformed(problem),
+            PushError::Store(status) => status,
+        })?;
+        tracing::info!(actor = by.actor, flag, metric, version, taken, "a metric was pushed");
+        Ok(Response::new(v1::PushMetricResponse { taken }))
     }
 
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {
