@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use yardarm::clock::{Clock, ManualClock};
-use yardarm::control::evidence::{Durable, EPOCHS_KEPT, Evidence, FlagName, Memory, Pushed, Sums, TOTALS_KEPT, UNITS};
+use yardarm::control::evidence::{Durable, EPOCHS_KEPT, Evidence, FlagName, Memory, Pushed, TOTALS_KEPT, UNITS};
 use yardarm::control::store;
+use yardarm::rollout::statistics::Arm;
 use yardarm::wire::evidence::{Counter, Epoch, Metric, Outcome, Report, Shape, Unit, Variant};
 
 fn name() -> FlagName {
@@ -43,7 +44,7 @@ fn counts(evidence: &dyn Evidence, revision: u64) -> (u64, u64) {
 fn revenue(evidence: &dyn Evidence, revision: u64) -> (u64, f64) {
     let arms = evidence.arms(&name(), revision, i64::MAX).unwrap();
     let arm = &arms.variants[0];
-    let Sums::Mean { n, .. } = arm.metrics[1].1 else { panic!("{arm:?}") };
+    let Arm::Mean { n, .. } = arm.metrics[1].1 else { panic!("{arm:?}") };
     (arm.units, (arm.metrics[1].1.estimate().unwrap() * n as f64).round())
 }
 
@@ -100,7 +101,7 @@ async fn of_a_flag_the_newest_revisions_have_units_and_older_ones_totals() {
 #[tokio::test]
 async fn of_pushed_metrics_the_highest_version_stands() {
     for evidence in both().await {
-        let push = |version, k| Pushed { version, watermark_us: 7, arms: [("on".into(), Sums::Share { n: 100, k })].into() };
+        let push = |version, k| Pushed { version, watermark_us: 7, arms: [("on".into(), Arm::Binomial { n: 100, k })].into() };
         for (version, k, taken) in [(2, 5, true), (1, 9, false), (2, 9, false), (3, 6, true)] {
             assert_eq!(evidence.push(name(), "conversion".into(), push(version, k)).await.unwrap(), taken, "{version}");
         }
