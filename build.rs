@@ -4,8 +4,14 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 4] =
-    ["yardarm/v1/evaluation.proto", "yardarm/v1/replication.proto", "yardarm/v1/admin.proto", "yardarm/v1/rollout.proto"];
+const PROTOS: [&str; 6] = [
+    "yardarm/v1/evaluation.proto",
+    "yardarm/v1/tracking.proto",
+    "yardarm/v1/replication.proto",
+    "yardarm/v1/evidence.proto",
+    "yardarm/v1/admin.proto",
+    "yardarm/v1/rollout.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");

@@ -15,6 +15,7 @@ mod documents;
 mod duration;
 mod environments;
 mod eval;
+mod evidence;
 mod exit;
 mod flag;
 mod healthcheck;
@@ -80,6 +81,8 @@ enum Command {
     Hook(hook::Args),
     /// Show which pod holds which revision, how old it is there, and what was rejected
     Pods(pods::Args),
+    /// Show who was served what, and what became of them
+    Evidence(evidence::Args),
     /// Show who changed what and why, or check that the record is whole
     Audit(audit::Args),
     /// Read decision logs: people on each variant, error rates, what a person was served and why
@@ -119,6 +122,7 @@ pub fn run() -> ExitCode {
         Command::Rollout(args) => ask(rollout::run(args, out)),
         Command::Hook(args) => ask(hook::run(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
+        Command::Evidence(args) => ask(evidence::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
         Command::Report(args) => report::run(args, out),
         Command::Env(args) => ask(environments::run(args, out)),

@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod audit;
 pub mod backup;
+pub mod evidence;
 pub mod fleet;
 pub mod hex;
 pub mod hooks;

@@ -11,6 +11,7 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use super::accept::connections;
+use super::evidence::{self, Evidence};
 use super::ledger::{Actor, Command, Retention};
 use super::rollouts::{self, Conductor, Guards, Reported};
 use super::routes::Routes;
@@ -64,6 +65,7 @@ pub struct Running {
     pub webhooks: Option<SocketAddr>,
     pub ledger: Arc<Ledger>,
     pub fleet: Arc<Fleet>,
+    pub evidence: Arc<dyn Evidence>,
 }
 
 /// A peer that does not answer a ping within this is gone: its streams are freed, and a sidecar behind a dead link is seen as such.
@@ -93,6 +95,8 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         ledger.commit(&Actor::new("yardarm"), "first start", command).await?;
     }
     let fleet = Fleet::new(Arc::clone(&clock));
+    let evidence: Arc<dyn Evidence> = Arc::new(evidence::Durable::open(&data, Arc::clone(&clock)).await?);
+    tokio::spawn(evidence::sweep(Arc::clone(&evidence), Arc::clone(&ledger), shutdown.clone()));
     if !ends_with_its_pods {
         remember_pods(&fleet, &ledger, data, &shutdown).await?;
     }
@@ -105,8 +109,9 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     tokio::spawn(Conductor::new(Arc::clone(&ledger), Arc::clone(&reported), guards).run(shutdown.clone()));
     let mut routes = Routes::default()
         .with(health_service)
-        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), webhooks, shutdown.clone()))
+        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), webhooks, Arc::clone(&evidence), shutdown.clone()))
         .with(rollouts::service(Arc::clone(&ledger), reported))
+        .with(evidence::service(Arc::clone(&evidence), Arc::clone(&ledger)))
         .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), Arc::clone(&clock), publish, shutdown.clone()));
     if reflection {
         routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);
@@ -149,7 +154,7 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         drop(served);
     });
     tracing::info!(%grpc, webhooks = webhooks.map(tracing::field::display), environments = ledger.environments().len(), "control plane serves");
-    Ok(Running { grpc, webhooks, ledger, fleet })
+    Ok(Running { grpc, webhooks, ledger, fleet, evidence })
 }
 
 async fn bind_webhooks(hooks::Listen(address): hooks::Listen) -> anyhow::Result<Option<TcpListener>> {

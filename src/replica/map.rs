@@ -58,6 +58,11 @@ impl Held {
         self.number
     }
 
+    /// Revision of the last change of the flag or of a segment that it reads: what is measured belongs to it, whatever kills came since.
+    pub fn base_revision(&self) -> Revision {
+        self.base_revision
+    }
+
     /// Of a flag of objects: the value of each variant, in the order of their names, encoded once for every answer.
     pub fn objects(&self) -> Option<&[Bytes]> {
         self.objects.as_deref()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::flag::{self, BUCKETS, Flag, Guard, Metric, Stage};
+use crate::flag::{self, Flag, Guard, Metric, Stage};
 
 /// What is carried out, and bound by a hash: who approves one plan has not approved another.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,29 +40,33 @@ impl Plan {
         self.document.treatments.iter().map(|treatment| (treatment.clone(), 0)).collect()
     }
 
-    /// So many buckets for all treatments together, in the proportions of the stage that it falls into, which is answered too: the last one
-    /// whose share is not above it, else the first.
+    /// So many buckets for all treatments together, and the stage that they fall into: the last one whose share is not above it, else the
+    /// first. Each treatment is between what it has there and what it has in the next stage, so that it loses nobody when that begins.
     pub fn shares_of(&self, buckets: u32) -> (usize, BTreeMap<String, u32>) {
         let stages = &self.document.stages;
-        let index = stages.iter().rposition(|stage| stage.percent() <= buckets).unwrap_or(0);
-        let shares = self.shares(index);
-        let total: u64 = shares.values().map(|share| u64::from(*share)).sum();
-        if total == 0 {
-            let first = shares.keys().next().cloned();
-            let only = |name: &String| if Some(name) == first.as_ref() { buckets } else { 0 };
-            return (index, shares.keys().map(|name| (name.clone(), only(name))).collect());
+        let reached = stages.iter().rposition(|stage| stage.percent() <= buckets);
+        let index = reached.unwrap_or(0);
+        let (low, high) = match reached {
+            Some(index) if self.is_last(index) => return (index, self.shares(index)),
+            Some(index) => (self.shares(index), self.shares(index + 1)),
+            None => (self.nothing(), self.shares(0)),
+        };
+        let sum = |shares: &BTreeMap<String, u32>| shares.values().map(|share| u64::from(*share)).sum::<u64>();
+        let (missing, room) = (u64::from(buckets).saturating_sub(sum(&low)), sum(&high).saturating_sub(sum(&low)));
+        let mut left = missing.min(room);
+        let mut shares = low.clone();
+        // The whole parts first, and what is left of the division to the first that have room.
+        for pass in 0..2 {
+            for (name, share) in &mut shares {
+                let most = u64::from(high.get(name).copied().unwrap_or_default());
+                let own_room = most.saturating_sub(u64::from(low.get(name).copied().unwrap_or_default()));
+                let part = if pass == 0 && room > 0 { missing.min(room) * own_room / room } else { left };
+                let part = part.min(most.saturating_sub(u64::from(*share))).min(left);
+                *share += u32::try_from(part).unwrap_or_default();
+                left -= part;
+            }
         }
-        let mut given = 0;
-        let mut scaled: BTreeMap<String, u32> = BTreeMap::new();
-        for (name, share) in &shares {
-            let part = u32::try_from(u64::from(*share) * u64::from(buckets) / total).unwrap_or(BUCKETS);
-            given += part;
-            scaled.insert(name.clone(), part);
-        }
-        if let Some(first) = scaled.values_mut().find(|share| **share > 0 || buckets > 0) {
-            *first += buckets.saturating_sub(given);
-        }
-        (index, scaled)
+        (index, shares)
     }
 }
 

@@ -199,6 +199,9 @@ impl Asked<'_, '_> {
         }
         let decision = held.flag.decide(self.context, &NoFlagsAt { age_ms: self.age_ms });
         counts.note(|| self.seen(&held.flag, held.revision, &decision));
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         // The caller's default and the words about a missing key are not the flag's own.
         if !self.whole && decision.variant.is_some() && !decision.key_missing {
             let prepared = counts.prepared(held, &decision, || {
@@ -222,6 +225,9 @@ impl Asked<'_, '_> {
         }
         let decision = family.decision(self.context);
         counts.note(|| self.seen(&held.flag, held.revision, &decision));
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 

@@ -13,6 +13,7 @@ use tower::util::BoxCloneSyncService;
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::wire;
 
+use super::evidence::{self, Evidence};
 use super::route::Others;
 
 const EVALUATION: &str = "yardarm.v1.Evaluation";
@@ -20,9 +21,11 @@ const EVALUATION: &str = "yardarm.v1.Evaluation";
 /// Names that turn with readiness, and back when the sidecar drains.
 const READINESS: [&str; 3] = ["", "readiness", EVALUATION];
 
-pub(super) fn services(reporter: &HealthReporter, reflection: bool) -> Result<Others, tonic_reflection::server::Error> {
+/// Everything that tonic serves.
+pub(super) fn services(reporter: &HealthReporter, evidence: Evidence, reflection: bool) -> Result<Others, tonic_reflection::server::Error> {
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
-    let mut others = Others { health: BoxCloneSyncService::new(health), reflection: None, reflection_alpha: None };
+    let tracking = BoxCloneSyncService::new(evidence::service(evidence));
+    let mut others = Others { health: BoxCloneSyncService::new(health), tracking, reflection: None, reflection_alpha: None };
     if reflection {
         others.reflection = Some(BoxCloneSyncService::new(descriptors().build_v1()?));
         // What grpcurl asks for first.
@@ -37,6 +40,7 @@ fn descriptors() -> Builder<'static> {
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(EVALUATION)
+        .with_service_name("yardarm.v1.Tracking")
         .with_service_name("grpc.health.v1.Health")
 }
 

@@ -17,6 +17,7 @@ use crate::flag::Position;
 use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
 use crate::telemetry::decisions::{Counts, Lost};
 
+use super::evidence::Stats;
 use super::pod::{Desk, Pod};
 use super::tally;
 
@@ -27,13 +28,14 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>) -> Self {
+    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>, evidence: Arc<Stats>) -> Self {
         let mut registry = Registry::with_prefix("yardarm");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         if let Some(observer) = &pod.observer {
             registry.register_collector(Box::new(Logged(Arc::clone(observer.counts()))));
         }
         registry.register_collector(Box::new(Scrape { pod, desks, total: Mutex::default() }));
+        registry.register_collector(Box::new(Measured(evidence)));
         if let Some(following) = following {
             registry.register_collector(Box::new(Following(following)));
         }
@@ -126,6 +128,44 @@ impl Collector for Logged {
         let help = "What the decision log keeps: 0 everything, 1 a tenth, 2 first exposures and errors, 3 nothing";
         gauge(encoder, "decision_log_step", help, self.0.step())?;
         gauge(encoder, "decision_log_bytes", "Bytes in the files of the decision log", file_bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// What is measured of flags, and what it takes.
+#[derive(Debug)]
+struct Measured(Arc<Stats>);
+
+impl Collector for Measured {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &*self.0;
+        let encoder = &mut encoder;
+        for (name, help, value) in [
+            ("exposure_bytes", "Memory of the tables by which exposures are counted once", &stats.exposure_bytes),
+            (
+                "attribution_bytes",
+                "Memory of the attribution of outcomes, with idempotency keys and records that wait",
+                &stats.attribution_bytes,
+            ),
+            ("tracked_units", "Units whose outcomes are attributed, each counted for each flag", &stats.units),
+            ("tracked_epochs", "Flags and revisions that are measured", &stats.epochs),
+            ("pending_records", "Unit records that the next reports take", &stats.pending_records),
+        ] {
+            gauge(encoder, name, help, value.load(Ordering::Relaxed))?;
+        }
+        for (name, help, count) in [
+            ("exposures", "Exposures that were noted; a unit that keeps asking is noted each minute", &stats.exposures),
+            ("dropped_exposures", "Exposures that found no room; the unit is noted when it asks again", &stats.dropped_exposures),
+            ("dropped_records", "Unit records that were forgotten before the control plane took them", &stats.dropped_records),
+            ("attributed_outcomes", "Outcomes that were attributed to what their unit was served", &stats.attributed),
+            ("unattributed_outcomes", "Outcomes of units that were served nothing that watches them", &stats.unattributed),
+            ("duplicate_outcomes", "Outcomes whose idempotency key had been seen", &stats.duplicates),
+            ("evidence_reports", "Reports of evidence that the control plane acknowledged", &stats.reports),
+            ("evidence_report_failures", "Times that a report had to be sent again", &stats.report_failures),
+            ("refused_evidence_reports", "Reports that the control plane refused, which are lost", &stats.refused_reports),
+        ] {
+            counter(encoder, name, help, count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //!                  |                                |                  ^
 //!               workers                      health, reflection      bell
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
+//! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
 //! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
 
@@ -14,6 +15,7 @@ mod body;
 mod call;
 mod decide;
 mod evaluate;
+mod evidence;
 mod grpc;
 mod health;
 mod listen;

@@ -16,6 +16,7 @@ use crate::replica::follow::{self, Follower, Settings, Timing};
 use crate::telemetry::decisions;
 use crate::wire::replication::Identity;
 
+use super::evidence::{self, Evidence};
 use super::listen;
 use super::management;
 use super::metrics::Metrics;
@@ -61,8 +62,12 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let workers = Workers::start(args.threads).context("cannot start the threads that answer")?;
     let following = Some(Arc::clone(local.metrics()));
     let flags = Flags { replica: local.replica().clone(), environment: upstream.environment, following };
-    let running = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
-    end_with(local.follow(settings), &shutdown);
+    let (environment, identity) = (settings.environment.clone(), settings.identity.clone());
+    let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+    let follower = local.follow(settings);
+    let flush = shutdown.hold(Phase::Flush, "reports of evidence");
+    tokio::spawn(evidence::report(evidence, follower.uplink(), environment, identity, shutdown.clone(), flush));
+    end_with(follower, &shutdown);
     Ok(running)
 }
 
@@ -112,10 +117,11 @@ fn end_with(mut follower: Follower, shutdown: &Shutdown) {
     });
 }
 
-/// Serves flags that somebody else keeps up to date. Several pods of one process may share their `workers`.
+/// Serves flags that somebody else keeps up to date. Several pods of one process may share their `workers`. Outcomes are attributed, and
+/// reported to nobody.
 pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shutdown) -> anyhow::Result<Running> {
     let log = decisions::Place { pod: host_name(), environment: flags.environment.clone(), salt_file: salt_file(args, None) };
-    serve_logging(args, flags, workers, shutdown, log).await
+    serve_logging(args, flags, workers, shutdown, log).await.map(|(running, _)| running)
 }
 
 async fn serve_logging(
@@ -124,7 +130,7 @@ async fn serve_logging(
     workers: &Workers,
     shutdown: Shutdown,
     log: decisions::Place,
-) -> anyhow::Result<Running> {
+) -> anyhow::Result<(Running, Evidence)> {
     let Serve { listen, socket, management, threads: _, reflection, limits, decisions } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
@@ -153,9 +159,10 @@ async fn serve_logging(
     if let Some(scribe) = scribe {
         scribe.write(desks.clone(), &shutdown);
     }
-    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following));
+    let evidence = Evidence::collect(desks.clone(), limits.max_tracked_units, shutdown.clone());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following, Arc::clone(evidence.stats())));
     let reporter = health::reporter().await;
-    let others = Arc::new(health::services(&reporter, *reflection).context("gRPC reflection cannot be served")?);
+    let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection).context("gRPC reflection cannot be served")?);
 
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
@@ -165,8 +172,9 @@ async fn serve_logging(
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
     tokio::spawn(health::report(reporter, readiness, shutdown));
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, Duration::from_millis(limits.first_bytes_ms)));
-    Ok(running)
+    let first_bytes = Duration::from_millis(limits.first_bytes_ms);
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes));
+    Ok((running, evidence))
 }
 
 /// Ready only with a state: from the control plane, or the last good one from disk.

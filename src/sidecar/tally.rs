@@ -15,6 +15,7 @@ use crate::replica::Held;
 use crate::telemetry::decisions::{Evaluation, Journal};
 use crate::wire::evaluation::Answer;
 
+use super::evidence::{Exposure, Exposures};
 use super::observe::Notes;
 use super::prepared::{Outcome, Prepared};
 
@@ -32,6 +33,7 @@ struct Book {
     round: Round,
     /// `None`: nobody wants to know of single answers.
     notes: Option<Box<Notes>>,
+    exposures: Exposures,
 }
 
 /// What is counted when a batch ends.
@@ -41,6 +43,7 @@ struct Round {
     prepared: Vec<usize>,
     answered: Vec<Place>,
     failed: Vec<ErrorCode>,
+    exposed: Vec<Exposure>,
 }
 
 /// Counts of an outcome that has not been added to its series.
@@ -91,13 +94,18 @@ impl Tally {
     }
 
     pub(super) fn take(&self) -> Counts {
-        let mut book = {
-            let mut book = self.0.lock();
-            let notes = book.notes.take();
-            std::mem::replace(&mut *book, Book { notes, ..Book::default() })
-        };
-        book.settle();
-        book.counts
+        let mut book = self.0.lock();
+        // Who was noted stays noted, and who wants to know goes on.
+        let (notes, exposures) = (book.notes.take(), std::mem::take(&mut book.exposures));
+        let mut taken = std::mem::replace(&mut *book, Book { notes, exposures, ..Book::default() });
+        drop(book);
+        taken.settle();
+        taken.counts
+    }
+
+    /// For the collector.
+    pub(super) fn with_exposures<R>(&self, with: impl FnOnce(&mut Exposures) -> R) -> R {
+        with(&mut self.0.lock().exposures)
     }
 
     /// Takes what was noted, and leaves `empty` to write on.
@@ -148,21 +156,31 @@ impl Batch<'_> {
         Some(&prepared.kept(place).1)
     }
 
+    /// Somebody is served a flag of which something is measured.
+    #[inline]
+    pub(super) fn exposed(&mut self, held: &Held, decision: &Decision<'_>, targeting_key: Option<&str>) {
+        let Book { exposures, round, .. } = &mut *self.0;
+        // Without a key there is no unit whose outcome could be told.
+        round.exposed.extend(targeting_key.and_then(|key| exposures.unknown(held, decision, key)));
+    }
+
     pub(super) fn forget(&mut self) {
-        let Round { prepared, answered, failed } = &mut self.0.round;
+        let Round { prepared, answered, failed, exposed } = &mut self.0.round;
         prepared.clear();
         answered.clear();
         failed.clear();
+        exposed.clear();
         if let Some(notes) = &mut self.0.notes {
             notes.journal.forget();
         }
     }
 
     pub(super) fn count(mut self) {
-        let Book { counts, prepared, round, notes } = &mut *self.0;
+        let Book { counts, prepared, round, notes, exposures } = &mut *self.0;
         if let Some(notes) = notes {
             notes.journal.keep();
         }
+        round.exposed.drain(..).for_each(|exposure| exposures.note(exposure));
         for &place in &round.prepared {
             prepared.kept(place).0.count += 1;
         }

@@ -8,6 +8,7 @@ pub mod v1 {
 
 pub mod admin;
 pub mod evaluation;
+pub mod evidence;
 pub mod fleet;
 pub mod frame;
 pub mod json;

@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::backup::Reader;
+use super::evidence::{self, Evidence, FlagName, PushError};
 use super::ledger::{Actor, Command, Committed, Ledger};
 use super::{Fleet, fleet};
 use crate::flag::{Flag, Item, ItemKind};
@@ -32,12 +33,19 @@ pub struct Admin {
     fleet: Arc<Fleet>,
     /// Where webhooks are taken.
     webhooks: Option<SocketAddr>,
+    evidence: Arc<dyn Evidence>,
     shutdown: Shutdown,
 }
 
 /// The service, for a tonic router. With `shutdown` every stream ends with UNAVAILABLE.
-pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, webhooks: Option<SocketAddr>, shutdown: Shutdown) -> AdminServer<Admin> {
-    let admin = Admin { ledger, fleet, webhooks, shutdown };
+pub fn service(
+    ledger: Arc<Ledger>,
+    fleet: Arc<Fleet>,
+    webhooks: Option<SocketAddr>,
+    evidence: Arc<dyn Evidence>,
+    shutdown: Shutdown,
+) -> AdminServer<Admin> {
+    let admin = Admin { ledger, fleet, webhooks, evidence, shutdown };
     AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
 }
 
@@ -131,7 +139,14 @@ impl v1::admin_server::Admin for Admin {
         let by = intent(by).map_err(malformed)?;
         let Target { environment, item } = target(environment, kind, key).map_err(malformed)?;
         let expect = by.expect;
-        self.change(by, Command::Delete { environment, item, expect }).await
+        let flag = (item.kind == ItemKind::Flag).then(|| FlagName { environment: environment.clone(), key: item.key.clone() });
+        let answer = self.change(by, Command::Delete { environment, item, expect }).await?;
+        if let Some(flag) = flag
+            && let Err(problem) = self.evidence.forget(flag).await
+        {
+            tracing::warn!(%problem, "evidence of a flag that was deleted is still there; it goes within a second if the flag stays away");
+        }
+        Ok(answer)
     }
 
     async fn flag_history(&self, request: Request<v1::FlagHistoryRequest>) -> Answer<v1::FlagHistoryResponse> {
@@ -187,6 +202,27 @@ impl v1::admin_server::Admin for Admin {
 
     async fn watch_pods(&self, request: Request<v1::ListPodsRequest>) -> Answer<Self::WatchPodsStream> {
         Ok(self.stream(fleet::watch_pods(&self.ledger, &self.fleet, request.into_inner())?))
+    }
+
+    async fn get_evidence(&self, request: Request<v1::GetEvidenceRequest>) -> Answer<v1::GetEvidenceResponse> {
+        let v1::GetEvidenceRequest { environment, flag_key: key } = request.into_inner();
+        self.ledger.replay(&environment, &key, None).await.map_err(status)?;
+        Ok(Response::new(evidence::get_evidence(&*self.evidence, &FlagName { environment, key })))
+    }
+
+    async fn push_metric(&self, request: Request<v1::PushMetricRequest>) -> Answer<v1::PushMetricResponse> {
+        let request = request.into_inner();
+        let by = intent(request.intent.clone()).map_err(malformed)?;
+        let replay = self.ledger.replay(&request.environment, &request.flag_key, None).await.map_err(status)?;
+        let definition = Flag::from_json(&replay.flag.item.definition)
+            .map_err(|problem| Status::internal(format!("the definition that is stored cannot be read: {problem}")))?;
+        let (flag, metric, version) = (request.flag_key.clone(), request.metric.clone(), request.version);
+        let taken = evidence::push_metric(&*self.evidence, &definition, request).await.map_err(|error| match error {
+            PushError::Malformed(problem) => malformed(problem),
+            PushError::Store(status) => status,
+        })?;
+        tracing::info!(actor = by.actor, flag, metric, version, taken, "a metric was pushed");
+        Ok(Response::new(v1::PushMetricResponse { taken }))
     }
 
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::clock::Clock;
 use crate::wire::replication::Identity;
@@ -83,6 +84,10 @@ pub struct Follower {
     streams: JoinSet<()>,
     owner: JoinHandle<()>,
 }
+
+/// The connection to the control plane, for what else a sidecar has to tell it. Clones are the same.
+#[derive(Clone)]
+pub struct Uplink(Arc<Following>);
 
 /// What the tasks share.
 struct Following {
@@ -203,7 +208,18 @@ impl Local {
     }
 }
 
+impl Uplink {
+    /// As replication has it now; it is another one after that was lost.
+    pub fn channel(&self) -> Channel {
+        self.0.link.channel()
+    }
+}
+
 impl Follower {
+    pub fn uplink(&self) -> Uplink {
+        Uplink(Arc::clone(&self.following))
+    }
+
     pub fn replica(&self) -> &Replica {
         &self.following.replica
     }
