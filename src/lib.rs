@@ -14,6 +14,7 @@
 //!
 //! # Parts
 //! - [`flag`]: what a flag is, and what it answers: document, compile, decide, explain, the state of an environment and its digest. Pure.
+//! - [`rollout`]: how a rollout is judged: gates that may be looked at each second, triggers, what a stage can decide at all. Pure.
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
@@ -23,8 +24,8 @@
 //!
 //! # Who may import whom
 //! ```text
-//! main -> cli -> sidecar -> replica -> wire -> flag        flag imports nothing; sidecar and control never import each other
-//!          \---> control ------------> wire, flag          sidecar, control -> telemetry -> flag; leaves: lifecycle, backoff, clock
+//! main -> cli -> sidecar -> replica -> wire -> rollout -> flag    flag imports nothing; sidecar and control never import each other
+//!          \---> control -----------> wire, rollout, flag         sidecar, control -> telemetry -> flag; leaves: lifecycle, backoff, clock
 //! ```
 //! `tests/it/architecture.rs` holds these arrows.
 //!
@@ -40,7 +41,7 @@
 //! - Of a large environment, a flag that nobody has asked for is kept as its definition. The writer has compiled it before, so that it was
 //!   refused by name if it had to be; after a start from disk it is served first and looked through at once.
 //! - No reader has a queue. A session or a watcher is a cursor; what it missed comes as the latest state of each key, kills first.
-//! - There is no clock, no randomness and no I/O in [`flag`]; no `unsafe` anywhere; no panic on input.
+//! - There is no clock, no randomness and no I/O in [`flag`] and [`rollout`]; no `unsafe` anywhere; no panic on input.
 //! - Absent on purpose: modules named util, common or config. A setting lives beside what it sets.
 //!
 //! # Ports
@@ -56,6 +57,7 @@ pub mod clock;
 pub mod flag;
 pub mod lifecycle;
 pub mod replica;
+pub mod rollout;
 pub mod sidecar;
 pub mod telemetry;
 pub mod wire;

@@ -33,6 +33,7 @@ mod replica;
 mod replication;
 mod resumed_watch;
 mod rig;
+mod rollout_statistics;
 mod sidecar;
 mod slow_watch;
 mod store_contract;
