@@ -128,7 +128,14 @@ impl v1::admin_server::Admin for Admin {
         let by = intent(by).map_err(malformed)?;
         let Target { environment, item } = target(environment, kind, key).map_err(malformed)?;
         let expect = by.expect;
-        self.change(by, Command::Delete { environment, item, expect }).await
+        let flag = (item.kind == ItemKind::Flag).then(|| FlagName { environment: environment.clone(), key: item.key.clone() });
+        let answer = self.change(by, Command::Delete { environment, item, expect }).await?;
+        if let Some(flag) = flag
+            && let Err(problem) = self.evidence.forget(flag).await
+        {
+            tracing::warn!(%problem, "evidence of a flag that was deleted is still there; it goes within a second if the flag stays away");
+        }
+        Ok(answer)
     }
 
     async fn flag_history(&self, request: Request<v1::FlagHistoryRequest>) -> Answer<v1::FlagHistoryResponse> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::rollout::statistics::Arm;
 use crate::wire::evidence::{self, Metric, Variant};
 
 use super::counters::{Counters, Counts, Source};
-use super::units::{CROSSOVER, Sums, UNITS, Units};
+use super::units::{CROSSOVER, UNITS, Units};
 
 #[derive(Debug, Clone)]
 pub struct Epoch {
@@ -32,7 +33,7 @@ pub struct Counted {
 /// What gates read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arms {
-    pub variants: Vec<Arm>,
+    pub variants: Vec<Exposed>,
     /// Units that were exposed too late to count yet.
     pub immature: u64,
     /// Units that were seen in several variants, and count in none.
@@ -42,12 +43,12 @@ pub struct Arms {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Arm {
+pub struct Exposed {
     pub variant: String,
     /// Exposed, each once.
     pub units: u64,
     /// Over all of them: who had no outcome counts with 0.
-    pub metrics: Vec<(String, Sums)>,
+    pub metrics: Vec<(String, Arm)>,
 }
 
 impl Epoch {
@@ -103,8 +104,8 @@ impl Epoch {
 
     pub(super) fn arms(&self, exposed_until_ms: i64) -> Arms {
         let (arms, immature) = self.units.arms(self.variants.len(), &self.metrics, exposed_until_ms);
-        let name = |(metric, sums): (&Metric, Sums)| (metric.name.clone(), sums);
-        let arm = |(variant, (units, sums)): (&String, (u64, Vec<Sums>))| Arm {
+        let name = |(metric, sums): (&Metric, Arm)| (metric.name.clone(), sums);
+        let arm = |(variant, (units, sums)): (&String, (u64, Vec<Arm>))| Exposed {
             variant: variant.clone(),
             units,
             metrics: self.metrics.iter().zip(sums).map(name).collect(),

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::flag::Revision;
+use crate::rollout::statistics::Arm;
 use crate::wire::evidence;
 
 use super::counters::Counts;
 use super::epoch::Epoch;
 use super::reach::Reach;
-use super::units::Sums;
 
 /// Revisions of one flag of which units are kept.
 pub const EPOCHS_KEPT: usize = 8;
@@ -35,7 +35,7 @@ pub struct Pushed {
     pub version: u64,
     /// They are complete up to here.
     pub watermark_us: i64,
-    pub arms: BTreeMap<String, Sums>,
+    pub arms: BTreeMap<String, Arm>,
 }
 
 /// An epoch as people see it, and what is left of an old one.
@@ -61,7 +61,7 @@ pub struct VariantSummary {
 pub struct MetricSummary {
     pub metric: String,
     pub counts: Counts,
-    pub sums: Sums,
+    pub sums: Arm,
 }
 
 impl FlagEvidence {

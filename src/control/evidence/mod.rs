@@ -26,12 +26,12 @@ use parking_lot::RwLock;
 pub use book::{Book, Refused};
 pub use counters::{ACCUMULATORS, Counts};
 pub use durable::Durable;
-pub use epoch::{Arm, Arms, Counted};
+pub use epoch::{Arms, Counted, Exposed};
 pub use flag::{EPOCHS_KEPT, Pushed, Summary, TOTALS_KEPT};
 pub use people::{PushError, get_evidence, push_metric};
 pub use service::{Reports, service};
 pub use sweep::sweep;
-pub use units::{Sums, UNITS};
+pub use units::UNITS;
 
 use crate::clock::Clock;
 use crate::control::store;

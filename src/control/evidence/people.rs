@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use tonic::Status;
 
 use super::flag::{MetricSummary, VariantSummary};
-use super::{Evidence, FlagName, Pushed, Summary, Sums};
+use super::{Evidence, FlagName, Pushed, Summary};
 use crate::flag::{Flag, MetricKind, limits};
+use crate::rollout::statistics::Arm;
 use crate::wire::admin::timestamp;
 use crate::wire::replication::Malformed;
 use crate::wire::v1;
@@ -75,30 +76,30 @@ fn list(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-fn fits(sums: &Sums, kind: MetricKind) -> bool {
+fn fits(sums: &Arm, kind: MetricKind) -> bool {
     let is_kind = match sums {
-        Sums::Share { .. } => kind.is_share(),
-        Sums::Mean { .. } => matches!(kind, MetricKind::Mean { .. }),
-        Sums::Ratio { .. } => matches!(kind, MetricKind::Ratio),
+        Arm::Binomial { .. } => kind.is_share(),
+        Arm::Mean { .. } => matches!(kind, MetricKind::Mean { .. }),
+        Arm::Ratio { .. } => matches!(kind, MetricKind::Ratio),
     };
     is_kind && sums.is_possible()
 }
 
-fn sums(statistics: Option<v1::pushed_arm::Statistics>) -> Option<Sums> {
+fn sums(statistics: Option<v1::pushed_arm::Statistics>) -> Option<Arm> {
     use v1::pushed_arm::Statistics;
     Some(match statistics? {
-        Statistics::Share(v1::ShareSums { n, k }) => Sums::Share { n, k },
-        Statistics::Mean(v1::MeanSums { n, sum, sum_sq, origin }) => Sums::Mean { n, sum, sum_sq, origin },
-        Statistics::Ratio(v1::RatioSums { m, sx, sy, sxx, syy, sxy }) => Sums::Ratio { m, sx, sy, sxx, syy, sxy },
+        Statistics::Share(v1::ShareSums { n, k }) => Arm::Binomial { n, k },
+        Statistics::Mean(v1::MeanSums { n, sum, sum_sq, origin }) => Arm::Mean { n, sum, sum_sq, origin },
+        Statistics::Ratio(v1::RatioSums { m, sx, sy, sxx, syy, sxy }) => Arm::Ratio { m, sx, sy, sxx, syy, sxy },
     })
 }
 
-impl From<Sums> for v1::pushed_arm::Statistics {
-    fn from(sums: Sums) -> Self {
+impl From<Arm> for v1::pushed_arm::Statistics {
+    fn from(sums: Arm) -> Self {
         match sums {
-            Sums::Share { n, k } => Self::Share(v1::ShareSums { n, k }),
-            Sums::Mean { n, sum, sum_sq, origin } => Self::Mean(v1::MeanSums { n, sum, sum_sq, origin }),
-            Sums::Ratio { m, sx, sy, sxx, syy, sxy } => Self::Ratio(v1::RatioSums { m, sx, sy, sxx, syy, sxy }),
+            Arm::Binomial { n, k } => Self::Share(v1::ShareSums { n, k }),
+            Arm::Mean { n, sum, sum_sq, origin } => Self::Mean(v1::MeanSums { n, sum, sum_sq, origin }),
+            Arm::Ratio { m, sx, sy, sxx, syy, sxy } => Self::Ratio(v1::RatioSums { m, sx, sy, sxx, syy, sxy }),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::rollout::statistics::Arm;
 use crate::wire::evidence::{Metric, Outcome, Shape, Unit};
 
 /// Of one epoch: 24 bytes each, 16 more for each metric, and what a hash map leaves free. Units beyond are refused and counted.
@@ -26,31 +27,6 @@ struct Known {
     /// Of its sums, in steps of as many as there are metrics.
     place: u32,
     variant: u16,
-}
-
-/// What gates read of one metric of one variant.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Sums {
-    Share {
-        n: u64,
-        k: u64,
-    },
-    /// Of x - origin. All variants of an epoch have one origin, which may move from one look to the next.
-    Mean {
-        n: u64,
-        sum: f64,
-        sum_sq: f64,
-        origin: f64,
-    },
-    Ratio {
-        m: u64,
-        sx: f64,
-        sy: f64,
-        sxx: f64,
-        syy: f64,
-        sxy: f64,
-    },
 }
 
 impl Units {
@@ -92,8 +68,9 @@ impl Units {
         self.known.capacity() * (size_of::<(u64, Known)>() + 1) + self.sums.capacity() * size_of::<[f64; 2]>()
     }
 
-    /// By variant: how many units were first exposed by then, and of each metric its sums; and how many came later.
-    pub(super) fn arms(&self, variants: usize, metrics: &[Metric], exposed_until_ms: i64) -> (Vec<(u64, Vec<Sums>)>, u64) {
+    /// By variant: how many units were first exposed by then, and of each metric its sums; and how many came later. Means of an epoch have one
+    /// origin, which may move from one look to the next.
+    pub(super) fn arms(&self, variants: usize, metrics: &[Metric], exposed_until_ms: i64) -> (Vec<(u64, Vec<Arm>)>, u64) {
         let mut immature = 0;
         let mut taken = Vec::with_capacity(self.known.len());
         for known in self.known.values().filter(|known| known.variant != CROSSOVER) {
@@ -106,17 +83,17 @@ impl Units {
         }
         let of = |place: usize| taken.iter().filter_map(move |(_, sums)| sums.get(place)).map(|[x, _]| x).sum::<f64>();
         let none = |(place, metric): (usize, &Metric)| match metric.shape {
-            Shape::Share => Sums::Share { n: 0, k: 0 },
+            Shape::Share => Arm::Binomial { n: 0, k: 0 },
             // About zero the variance of large values would cancel out.
-            Shape::Mean => Sums::Mean { n: 0, sum: 0.0, sum_sq: 0.0, origin: of(place) / (taken.len().max(1) as f64) },
-            Shape::Ratio => Sums::Ratio { m: 0, sx: 0.0, sy: 0.0, sxx: 0.0, syy: 0.0, sxy: 0.0 },
+            Shape::Mean => Arm::Mean { n: 0, sum: 0.0, sum_sq: 0.0, origin: of(place) / (taken.len().max(1) as f64) },
+            Shape::Ratio => Arm::Ratio { m: 0, sx: 0.0, sy: 0.0, sxx: 0.0, syy: 0.0, sxy: 0.0 },
         };
-        let empty: Vec<Sums> = metrics.iter().enumerate().map(none).collect();
+        let empty: Vec<Arm> = metrics.iter().enumerate().map(none).collect();
         let mut arms = vec![(0, empty); variants];
         for (variant, sums) in taken {
             if let Some((units, totals)) = arms.get_mut(variant) {
                 *units += 1;
-                totals.iter_mut().zip(sums).for_each(|(total, sum)| total.add(*sum));
+                totals.iter_mut().zip(sums).for_each(|(total, sum)| add(total, *sum));
             }
         }
         (arms, immature)
@@ -133,42 +110,22 @@ impl Units {
     }
 }
 
-impl Sums {
-    fn add(&mut self, [x, y]: [f64; 2]) {
-        match self {
-            Self::Share { n, k } => {
-                *n += 1;
-                *k += u64::from(x > 0.0);
-            }
-            Self::Mean { n, sum, sum_sq, origin } => {
-                let x = x - *origin;
-                *n += 1;
-                *sum += x;
-                *sum_sq += x * x;
-            }
-            Self::Ratio { m, sx, sy, sxx, syy, sxy } => {
-                *m += 1;
-                (*sx, *sy, *sxx, *syy, *sxy) = (*sx + x, *sy + y, *sxx + x * x, *syy + y * y, *sxy + x * y);
-            }
+/// One unit more.
+fn add(arm: &mut Arm, [x, y]: [f64; 2]) {
+    match arm {
+        Arm::Binomial { n, k } => {
+            *n += 1;
+            *k += u64::from(x > 0.0);
         }
-    }
-
-    /// Share, mean or ratio; `None` without data.
-    pub fn estimate(&self) -> Option<f64> {
-        let estimate = match *self {
-            Self::Share { n, k } => k as f64 / n as f64,
-            Self::Mean { n, sum, origin, .. } => origin + sum / n as f64,
-            Self::Ratio { sx, sy, .. } => sx / sy,
-        };
-        Some(estimate).filter(|estimate| estimate.is_finite())
-    }
-
-    /// Whether units can have brought it about.
-    pub fn is_possible(&self) -> bool {
-        match *self {
-            Self::Share { n, k } => k <= n,
-            Self::Mean { sum, sum_sq, origin, .. } => [sum, sum_sq, origin].iter().all(|sum| sum.is_finite()) && sum_sq >= 0.0,
-            Self::Ratio { sx, sy, sxx, syy, sxy, .. } => [sx, sy, sxx, syy, sxy].iter().all(|sum| sum.is_finite() && *sum >= 0.0),
+        Arm::Mean { n, sum, sum_sq, origin } => {
+            let x = x - *origin;
+            *n += 1;
+            *sum += x;
+            *sum_sq += x * x;
+        }
+        Arm::Ratio { m, sx, sy, sxx, syy, sxy } => {
+            *m += 1;
+            (*sx, *sy, *sxx, *syy, *sxy) = (*sx + x, *sy + y, *sxx + x * x, *syy + y * y, *sxy + x * y);
         }
     }
 }
@@ -195,9 +152,9 @@ mod tests {
         units.merge(&unit(2, 30, &[]), 0, &metrics(), 10);
         let (arms, immature) = units.arms(1, &metrics(), i64::MAX);
         let (count, sums) = &arms[0];
-        assert_eq!((*count, immature, sums[0]), (2, 0, Sums::Share { n: 2, k: 1 }));
+        assert_eq!((*count, immature, sums[0]), (2, 0, Arm::Binomial { n: 2, k: 1 }));
         assert_eq!((sums[1].estimate(), sums[2].estimate()), (Some(6.0), Some(0.2)));
-        let Sums::Mean { n, sum, sum_sq, origin } = sums[1] else { panic!("{sums:?}") };
+        let Arm::Mean { n, sum, sum_sq, origin } = sums[1] else { panic!("{sums:?}") };
         assert_eq!((n, sum, sum_sq, origin), (2, 0.0, 72.0, 6.0));
         let (arms, immature) = units.arms(1, &metrics(), 29);
         assert_eq!((arms[0].0, immature), (1, 1), "its first exposure was the earlier one");
@@ -218,7 +175,7 @@ mod tests {
         (0..1_000_000).for_each(|hash| units.merge(&unit(hash, 0, &[]), 0, &metrics()[..1], 1_000));
         units.merge(&unit(5, 0, &[(0, 1.0, 0.0)]), 0, &metrics()[..1], 1_000);
         assert_eq!((units.len(), units.refused), (1_000, 999_000));
-        assert_eq!(units.arms(1, &metrics()[..1], i64::MAX).0[0].1, [Sums::Share { n: 1_000, k: 1 }]);
+        assert_eq!(units.arms(1, &metrics()[..1], i64::MAX).0[0].1, [Arm::Binomial { n: 1_000, k: 1 }]);
         assert!(units.bytes() < 1_000 * 128, "{} bytes", units.bytes());
     }
 
@@ -236,10 +193,10 @@ mod tests {
         units.merge(&unit(3, 1, &[]), 0, &metrics(), 1_000);
         let mut again = Units::default();
         units.records(3).for_each(|(variant, unit)| again.merge(&unit, variant, &metrics(), 1_000));
-        // Sums are added in another order, which the last digits show.
+        // Arm are added in another order, which the last digits show.
         let rounded = |units: &Units, until_ms| {
             let (arms, immature) = units.arms(2, &metrics(), until_ms);
-            let digits = |sums: &Sums| sums.estimate().map(|estimate| (estimate * 1e9).round());
+            let digits = |sums: &Arm| sums.estimate().map(|estimate| (estimate * 1e9).round());
             let arms: Vec<_> = arms.iter().map(|(count, sums)| (*count, sums.iter().map(digits).collect::<Vec<_>>())).collect();
             (arms, immature)
         };

@@ -304,3 +304,6 @@ fn add_record(out: &mut Vec<v1::EpochEvidence>, places: &mut HashMap<Life, usize
         None => variants.push(v1::VariantEvidence { variant: name.clone(), units: vec![record], ..Default::default() }),
     }
 }
+
+#[cfg(test)]
+mod tests;

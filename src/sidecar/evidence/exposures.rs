@@ -61,6 +61,13 @@ pub(in crate::sidecar) fn unit_hash(targeting_key: &str) -> u64 {
     hash ^ hash >> 33
 }
 
+#[cfg(test)]
+impl Exposure {
+    pub(super) fn of(flag: &CompiledFlag, revision: Revision, unit: u64, variant: u16, at_us: Micros) -> Self {
+        Self { print: 1, flag: flag.clone(), revision, unit, variant, dealt: true, at_us }
+    }
+}
+
 impl Exposures {
     /// Whose thread it is, and whom to wake when many wait.
     pub(super) fn serve(&mut self, collector: Arc<Notify>) {
