@@ -15,6 +15,7 @@ mod documents;
 mod duration;
 mod environments;
 mod eval;
+mod evidence;
 mod exit;
 mod flag;
 mod healthcheck;
@@ -73,6 +74,8 @@ enum Command {
     Restore(kill::RestoreArgs),
     /// Show which pod holds which revision, how old it is there, and what was rejected
     Pods(pods::Args),
+    /// Show who was served what, and what became of them
+    Evidence(evidence::Args),
     /// Show who changed what and why, or check that the record is whole
     Audit(audit::Args),
     /// List, create and copy environments
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Kill(args) => ask(kill::kill(args, out)),
         Command::Restore(args) => ask(kill::restore(args, out)),
         Command::Pods(args) => ask(pods::run(args, out)),
+        Command::Evidence(args) => ask(evidence::run(args, out)),
         Command::Audit(args) => ask(audit::run(args, out)),
         Command::Env(args) => ask(environments::run(args, out)),
         Command::Backup(args) => ask(backup::run(args, out)),

@@ -9,6 +9,7 @@ use super::output::Out;
 
 mod arrivals;
 mod evaluate;
+mod evidence;
 pub mod flags;
 mod floor;
 mod http2;
@@ -40,6 +41,8 @@ pub struct Args {
 enum Command {
     /// Rate, latency and CPU of unary, batch and stream evaluations, beside a ping-pong, hyper's hello and a tonic echo
     Evaluate(evaluate::Args),
+    /// CPU of an evaluation of a flag with metrics, beside that of one without
+    Evidence(evidence::Args),
     /// Time from a commit to every pod and watcher, beside a loop of write() to as many connections
     Propagate(propagate::Args),
     /// Time from the start of a sidecar to its first answer, with the control plane dead
@@ -74,6 +77,7 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
     let Args { command, check } = args;
     let report = match command {
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Evidence(args) => evidence::run(args),
         Command::Propagate(args) => propagate::run(args),
         Command::Restart(args) => restart::run(args),
         Command::Memory(args) => memory::run(args),
