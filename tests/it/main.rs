@@ -12,6 +12,7 @@ mod dev;
 mod disk;
 mod drain;
 mod evaluate;
+mod evidence;
 mod failing_disk;
 mod flag_cases;
 mod flag_costs;
