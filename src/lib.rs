@@ -10,6 +10,7 @@
 //!   |            v                            |    deltas,      |              v                    |
 //!   | publish (one cursor a session) -> fleet | <-------------- |  replica: dashmap <- one Writer   |
 //!   +-----------------------------------------+   kills, acks   +---- follow ------------- disk ----+
+//!       evidence (who was served what, what became of them)  <-- Report --  evidence <- Track, outcomes
 //! ```
 //!
 //! # Parts
@@ -18,7 +19,9 @@
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
-//! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`.
+//!   `evidence` notes who was served what, attributes outcomes, and reports both.
+//! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
+//!   `evidence` (a trait; durable or in memory): what sidecars report of exposures and outcomes, each report and each unit once.
 //! - [`telemetry`]: logs, and spans by OTLP. [`lifecycle`]: shutdown in phases, readiness by name. [`clock`], [`backoff`]: leaves.
 //! - [`cli`]: the executable's commands, `dev` and `bench` among them.
 //!
@@ -40,6 +43,7 @@
 //! - One task writes a replica: [`replica::Writer`] is not `Clone`. A change becomes visible whole or not at all.
 //! - Of a large environment, a flag that nobody has asked for is kept as its definition. The writer has compiled it before, so that it was
 //!   refused by name if it had to be; after a start from disk it is served first and looked through at once.
+//! - What is measured costs an answer one look into a table of fixed size; memory of attribution is bounded, and told in `/metrics`.
 //! - No reader has a queue. A session or a watcher is a cursor; what it missed comes as the latest state of each key, kills first.
 //! - There is no clock, no randomness and no I/O in [`flag`] and [`rollout`]; no `unsafe` anywhere; no panic on input.
 //! - Absent on purpose: modules named util, common or config. A setting lives beside what it sets.
@@ -47,9 +51,9 @@
 //! # Ports
 //! | port | who serves | what | why there |
 //! |---|---|---|---|
-//! | 8013 | sidecar | evaluation, gRPC | flagd's port, so that its clients find us |
+//! | 8013 | sidecar | evaluation and tracking, gRPC | flagd's port, so that its clients find us |
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
-//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
 //! | 8020 | control plane | Admin and Replication, gRPC | one port to guard |
 
 pub mod backoff;
