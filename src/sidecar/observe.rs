@@ -112,10 +112,12 @@ impl Scribe {
             }
             // Its queue ends with the writer.
             drop(writer);
-            if let Some(exporter) = exporter
-                && tokio::time::timeout(EXPORT_WITHIN, exporter).await.is_err()
-            {
-                tracing::warn!("the collector did not take the end of the decision log in time");
+            if let Some(exporter) = exporter {
+                match tokio::time::timeout(EXPORT_WITHIN, exporter).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => tracing::error!("the decision log was not sent to its end: sending it failed in a way that it must not"),
+                    Err(_) => tracing::warn!("the collector did not take the end of the decision log in time"),
+                }
             }
             drop(hold);
         });

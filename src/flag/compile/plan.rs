@@ -229,6 +229,13 @@ fn gates(flag: &Flag, stage: &Stage, path: Path<'_>, problems: &mut Problems) {
                 }
             }
             Gate::Comparison(check) => self::check(flag, check, place.key("comparison"), problems),
+            Gate::SampleRatio(ratio) if ratio.coverage => {
+                problems.found(
+                    place.key("sampleRatio").key("coverage"),
+                    "coverage, which is not supported yet",
+                    "no `coverage`: a unit without an outcome counts as one that did nothing",
+                );
+            }
             Gate::SampleRatio(_) => {}
         }
     }

@@ -60,7 +60,10 @@ impl Queue {
         let mut record = self.logger.create_log_record();
         record.set_event_name(EVENT);
         record.set_severity_number(Severity::Info);
-        record.set_timestamp(UNIX_EPOCH + Duration::from_micros(seen.time_us.unsigned_abs()));
+        let time = UNIX_EPOCH + Duration::from_micros(seen.time_us.unsigned_abs());
+        record.set_timestamp(time);
+        // A logger would set it; without it the record has no form on the wire.
+        record.set_observed_timestamp(time);
         let mut put = |name: &'static str, value: AnyValue| record.add_attribute(name, value);
         put("feature_flag.key", seen.flag.to_owned().into());
         put("feature_flag.provider.name", "yardarm".into());
