@@ -66,7 +66,6 @@ impl Observer {
     }
 
     /// Never waits, and may be called by a thread that answers.
-    #[expect(dead_code, reason = "the service that is told outcomes calls it")]
     pub(super) fn record_outcome(&self, outcome: &Outcome<'_>) {
         self.handle.record_outcome(outcome, self.clock.now_us());
     }

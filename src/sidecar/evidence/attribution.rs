@@ -5,7 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::clock::Micros;
-use crate::flag::{MetricKind, Watched};
+use crate::flag::{CompiledFlag, MetricKind, Watched};
 use crate::wire::v1;
 
 use super::epochs::{Epoch, Epochs, Life, WINDOW_US};
@@ -24,6 +24,8 @@ const RECORDS: usize = 20_000;
 pub(in crate::sidecar) struct Outcome {
     pub(in crate::sidecar) event: String,
     pub(in crate::sidecar) unit: u64,
+    /// The targeting key that the unit is the hash of.
+    pub(in crate::sidecar) person: String,
     pub(in crate::sidecar) value: f64,
     pub(in crate::sidecar) weight: f64,
     /// `None`: it is never taken for a repetition.
@@ -38,6 +40,17 @@ pub(in crate::sidecar) struct Tracked {
     pub(in crate::sidecar) attributed: u32,
     pub(in crate::sidecar) unattributed: u32,
     pub(in crate::sidecar) duplicates: u32,
+}
+
+/// An outcome and what it was attributed to, for the decision log.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) flag: CompiledFlag,
+    pub(super) variant: u16,
+    pub(super) metric: Box<str>,
+    pub(super) value: f64,
+    pub(super) is_failure: bool,
+    pub(super) person: String,
 }
 
 /// A unit and the number of a flag.
@@ -84,6 +97,8 @@ pub(super) struct Attribution {
     keys: Keys,
     changed: Vec<Place>,
     out: Outgoing,
+    /// `None`: nobody logs outcomes.
+    told: Option<Vec<Told>>,
 }
 
 /// Records that the next report takes.
@@ -114,6 +129,7 @@ impl Attribution {
             keys: Keys::new(units.saturating_mul(2)),
             changed: Vec::new(),
             out: Outgoing::default(),
+            told: None,
         }
     }
 
@@ -171,6 +187,15 @@ impl Attribution {
         tracked
     }
 
+    /// From now on [`Attribution::told`] has what was attributed.
+    pub(super) fn tell(&mut self) {
+        self.told = Some(Vec::new());
+    }
+
+    pub(super) fn told(&mut self) -> impl Iterator<Item = Told> {
+        self.told.as_mut().into_iter().flat_map(|told| told.drain(..))
+    }
+
     fn attribute(&mut self, outcome: &Outcome, now_us: Micros) -> bool {
         let mut is_attributed = false;
         for flag in self.epochs.watching(&outcome.event) {
@@ -195,7 +220,18 @@ impl Attribution {
                 if is_first {
                     sum.window_us = Some(now_us);
                 }
-                epoch.outcome(entry.variant, *number, outcome.unit, is_first, metric.is_failure(outcome.value));
+                let is_failure = metric.is_failure(outcome.value);
+                epoch.outcome(entry.variant, *number, outcome.unit, is_first, is_failure);
+                if let Some(told) = &mut self.told {
+                    told.push(Told {
+                        flag: epoch.flag.clone(),
+                        variant: entry.variant,
+                        metric: metric.name.clone(),
+                        value: outcome.value,
+                        is_failure: is_failure.unwrap_or(false),
+                        person: outcome.person.clone(),
+                    });
+                }
                 is_attributed = true;
                 let lag_us = i64::try_from(metric.lag_s).unwrap_or(i64::MAX).saturating_mul(1_000_000);
                 if lag_us > 0 && at_us - entry.first_us >= lag_us {

@@ -11,9 +11,10 @@ use tokio::time::MissedTickBehavior;
 use crate::clock::{Clock as _, SystemClock};
 use crate::lifecycle::Shutdown;
 use crate::sidecar::pod::Desk;
+use crate::telemetry::decisions;
 use crate::wire::v1;
 
-use super::attribution::{Attribution, Outcome, Size, Tracked};
+use super::attribution::{Attribution, Outcome, Size, Told, Tracked};
 use super::exposures::{Exposure, Taken};
 
 /// Calls that wait for the collector; further ones wait in their connections.
@@ -67,7 +68,10 @@ impl Evidence {
         for desk in &desks {
             desk.tally.with_exposures(|exposures| exposures.serve(Arc::clone(&wake)));
         }
-        let attribution = Attribution::new(units);
+        let mut attribution = Attribution::new(units);
+        if desks.first().is_some_and(|desk| desk.pod.observer.is_some()) {
+            attribution.tell();
+        }
         let collector = Collector { desks, wake, attribution, spare: Vec::new(), stats: Arc::clone(&stats), clock: SystemClock::new() };
         tokio::spawn(collector.run(asked, shutdown));
         Self { asks, stats }
@@ -124,6 +128,7 @@ impl Collector {
         match ask {
             Ask::Track(outcomes, answer) => {
                 let tracked = self.attribution.track(&outcomes, self.clock.now_us());
+                self.log();
                 let Tracked { attributed, unattributed, duplicates } = tracked;
                 let Stats { attributed: a, unattributed: u, duplicates: d, .. } = &*self.stats;
                 for (count, by) in [(a, attributed), (u, unattributed), (d, duplicates)] {
@@ -137,6 +142,23 @@ impl Collector {
                 let has_more = self.attribution.has_more();
                 let _ = answer.send(epochs.map(|epochs| Changes { epochs, has_more }));
             }
+        }
+    }
+
+    /// Outcomes go into the decision log beside the evaluations that they are of.
+    fn log(&mut self) {
+        let Some(observer) = self.desks.first().and_then(|desk| desk.pod.observer.as_ref()) else { return };
+        for Told { flag, variant, metric, value, is_failure, person } in self.attribution.told() {
+            let served = flag.variants().get(usize::from(variant));
+            observer.record_outcome(&decisions::Outcome {
+                flag: flag.key(),
+                variant: served.map(|variant| variant.name.as_str()),
+                enabled: flag.is_enabled(served),
+                key: Some(&person),
+                metric: &metric,
+                value,
+                error: is_failure,
+            });
         }
     }
 

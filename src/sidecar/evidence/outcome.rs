@@ -71,6 +71,7 @@ impl Said<'_> {
         Outcome {
             event: (*event).to_owned(),
             unit,
+            person: (*targeting_key).to_owned(),
             value: value.unwrap_or(1.0),
             weight: weight.unwrap_or(1.0),
             key: (!idempotency_key.is_empty()).then(key),

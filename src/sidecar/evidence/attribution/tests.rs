@@ -24,7 +24,7 @@ flags:
 }
 
 fn outcome(event: &str, unit: u64, value: f64) -> Outcome {
-    Outcome { event: event.to_owned(), unit, value, weight: 2.0, key: None, at_us: None }
+    Outcome { event: event.to_owned(), unit, person: format!("user-{unit}"), value, weight: 2.0, key: None, at_us: None }
 }
 
 fn expose(attribution: &mut Attribution, revision: u64, unit: u64, variant: u16, at_us: Micros) {
