@@ -25,6 +25,7 @@ use yardarm::lifecycle::Shutdown;
 use yardarm::wire::v1::admin_client::AdminClient;
 use yardarm::wire::v1::*;
 
+use crate::backup::{backup, restore_backup};
 use crate::cli::{Dev, Scratch};
 use crate::ledger::world::{ENVIRONMENT, World, flags, restore};
 use crate::process::channel;
@@ -393,6 +394,32 @@ async fn a_hook_goes_with_its_flag_and_is_not_copied_with_the_environment() {
     let alerts = vec![firing(&world, "f")];
     let refused = world.ledger.alert(named("a"), alerts).await.unwrap_err();
     assert!(matches!(refused, Error::UnknownHook { .. }), "a flag of the same name is another flag: {refused}");
+}
+
+#[tokio::test]
+async fn hooks_come_with_a_backup_only_together_with_its_audit_chain() {
+    let old = world().await;
+    let saved = backup(&old).await;
+
+    let new = World::new().await;
+    restore_backup(&new, &saved).await.unwrap();
+    assert_eq!(hooks_of(&new, ENVIRONMENT).await, ["a", "b"], "an empty store takes over everything");
+    let killed = new.ledger.alert(named("a"), vec![firing(&new, "f")]).await.unwrap();
+    assert_eq!(killed.verdicts, [Verdict::Killed]);
+
+    old.ledger.revoke_hook(&Actor::new("bob"), "leaked", named("a")).await.unwrap();
+    restore_backup(&old, &saved).await.unwrap();
+    assert_eq!(hooks_of(&old, ENVIRONMENT).await, ["b"], "what was revoked after the backup stays revoked");
+
+    let other = World::open(Arc::new(Memory::new()), Default::default()).await;
+    for name in ["one", "two"] {
+        other.commit(Command::CreateEnvironment { name: name.into() }).await.unwrap();
+    }
+    let command = Command::Apply { environment: "one".into(), document: format!("{{ {} }}", flags(&[("x", "on")])), expect: None };
+    other.commit(command).await.unwrap();
+    restore_backup(&other, &saved).await.unwrap();
+    assert!(!other.is_killed("a"), "the flags are there");
+    assert_eq!(hooks_of(&other, ENVIRONMENT).await, [""; 0], "in a store with a history of its own it may have been revoked");
 }
 
 #[tokio::test]
