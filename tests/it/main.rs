@@ -39,6 +39,7 @@ mod resumed_watch;
 mod rig;
 mod rollout_cases;
 mod rollout_statistics;
+mod rollouts;
 mod sidecar;
 mod slow_watch;
 mod staleness;

@@ -34,16 +34,19 @@ impl Conductor {
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                _ = ticks.tick() => {
-                    self.guards.tick().await;
-                    self.look().await;
-                }
+                _ = ticks.tick() => self.tick().await,
             }
         }
     }
 
-    /// One look at all of them. A flag whose look fails holds up no other.
-    pub async fn look(&self) {
+    /// One second. Guards first: what they kill is not looked at as if it ran.
+    pub async fn tick(&mut self) {
+        self.guards.tick().await;
+        self.look().await;
+    }
+
+    /// A flag whose look fails holds up no other.
+    async fn look(&self) {
         for (environment, flag) in self.ledger.moving_rollouts() {
             if let Err(problem) = self.look_at(&environment, &flag).await {
                 tracing::warn!(environment, flag, %problem, "a rollout could not be looked at; trying again");
