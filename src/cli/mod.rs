@@ -59,7 +59,7 @@ enum Command {
     #[cfg(feature = "control")]
     Control(roles::ControlArgs),
     /// Run a sidecar: it answers applications from memory
-    Sidecar(roles::SidecarArgs),
+    Sidecar(Box<roles::SidecarArgs>),
     /// Ask a sidecar or a control plane whether it is well, as the probe of a container
     Healthcheck(healthcheck::Args),
     /// Ask a sidecar what a context is served, and explain it rule by rule
@@ -103,7 +103,7 @@ pub fn run() -> ExitCode {
         Command::Dev(args) => dev::run(args, out),
         #[cfg(feature = "control")]
         Command::Control(args) => roles::control(args, out),
-        Command::Sidecar(args) => roles::sidecar(args, out),
+        Command::Sidecar(args) => roles::sidecar(*args, out),
         Command::Healthcheck(args) => ask(healthcheck::run(args, out)),
         Command::Eval(args) => ask(eval::run(args, out)),
         Command::Flag(args) => ask(flag::run(args, out)),
