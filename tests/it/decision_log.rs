@@ -227,8 +227,9 @@ fn after_a_kill_9_people_keep_their_names_and_half_a_line_is_gone() {
     assert!(dev.stop().success());
     let lines = lines(&dir);
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!(lines[0]["key"], lines[1]["key"], "a restart gave a person another name");
-    assert_ne!(lines[1]["key"], lines[2]["key"]);
+    // Whose line comes first is not said: two threads may have answered.
+    let again = lines[1..].iter().filter(|line| line["key"] == lines[0]["key"]).count();
+    assert_eq!(again, 1, "a restart gave a person another name: {lines:?}");
     assert_eq!(files(&dir), [newest], "the file did not go on");
 
     let log = data.join("decisions");

@@ -6,6 +6,10 @@ use statrs::distribution::{ChiSquared, ContinuousCDF, Normal, StudentsT};
 use super::arm::Arm;
 use super::display::Interval;
 use super::gate::Contrast;
+use super::mixture::bisect;
+
+/// Of Student's t at 2.5 %: with one degree of freedom it is 12.7.
+const LARGEST_CRITICAL: f64 = 1e6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WelchTest {
@@ -85,7 +89,8 @@ pub fn welch(treatment: &Arm, control: &Arm) -> Option<WelchTest> {
         return None;
     }
     let distribution = StudentsT::new(0.0, 1.0, df).ok()?;
-    let half = distribution.inverse_cdf(0.975) * se;
+    // statrs' own inverse does not end for some degrees of freedom.
+    let half = bisect(0.0, LARGEST_CRITICAL, |t| distribution.sf(t) < 0.025) * se;
     Some(WelchTest {
         t,
         df,
