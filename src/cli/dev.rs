@@ -16,6 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::connect::{Author, open};
 use super::documents::Documents;
 use super::exit::{Failure, Outcome, innermost};
+use super::later;
 use super::output::{Out, count};
 use super::ready::{self, Addresses};
 use super::roles::{end, free, host, unstartable};
@@ -58,6 +59,12 @@ pub struct Args {
     ports: Ports,
     #[command(flatten)]
     telemetry: telemetry::Args,
+}
+
+/// Declares the arguments. `dev` shares its terminal with whoever tries things there, so it logs what is wrong and not what is well; that
+/// its sidecars lose their control plane when all of them end together is not wrong.
+pub fn declare(command: clap::Command) -> clap::Command {
+    later::declare::<Args>(command).mut_arg("log_level", |level| level.default_value("warn,yardarm::replica::follow=error"))
 }
 
 /// All on 127.0.0.1.
