@@ -110,6 +110,16 @@ pub fn run() -> ExitCode {
     };
     let out = &mut Out::new(format);
     let outcome = match command {
+        Command::Sidecar(Later(args)) => roles::sidecar(*args, out),
+        command => carry_out(command, out),
+    };
+    output::end(outcome, format)
+}
+
+/// By itself, so that a sidecar is not resident with what every other command does.
+#[inline(never)]
+fn carry_out(command: Command, out: &mut Out) -> Outcome {
+    match command {
         #[cfg(feature = "control")]
         Command::Dev(Later(args)) => dev::run(args, out),
         #[cfg(feature = "control")]
@@ -133,8 +143,7 @@ pub fn run() -> ExitCode {
         #[cfg(feature = "control")]
         Command::Bench(Later(args)) => bench::run(args, out),
         Command::Completion(Later(args)) => completion::run(args, out),
-    };
-    output::end(outcome, format)
+    }
 }
 
 /// The whole command line.

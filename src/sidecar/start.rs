@@ -162,7 +162,7 @@ async fn serve_logging(
     let evidence = Evidence::collect(desks.clone(), limits.max_tracked_units, shutdown.clone());
     let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following, Arc::clone(evidence.stats())));
     let reporter = health::reporter().await;
-    let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection).context("gRPC reflection cannot be served")?);
+    let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
