@@ -41,6 +41,10 @@ pub const NESTING: usize = 16;
 /// Flags that one decision may ask for its prerequisites, counted each time that one is asked.
 pub const PREREQUISITE_DECISIONS: u32 = 1_000;
 
+/// Templates of one document.
+pub const TEMPLATES: usize = 100;
+/// About what one template takes when it is read, in bytes.
+pub const TEMPLATE_BYTES: usize = 64 * 1024;
 /// Stages of a rollout.
 pub const STAGES: usize = 50;
 /// Gates of one stage.

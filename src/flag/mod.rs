@@ -39,6 +39,7 @@ mod schema;
 mod segment;
 mod span;
 mod state;
+mod template;
 mod value;
 mod version;
 mod write;
@@ -67,6 +68,7 @@ pub use schema::{SCHEMA, schema};
 pub use segment::Segments;
 pub use span::Span;
 pub use state::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
+pub use template::{TEMPLATES, Templates};
 pub use value::{Value, ValueType};
 
 /// The sample flags: `deploy/samples/flags.yaml`, a document that explains itself.

@@ -239,18 +239,20 @@ fn ratio(plan: &Plan, state: &State, evidence: Option<&Evidence>) -> (SampleRati
     (ratio, ratio.alarms(alpha(plan, state).0))
 }
 
-/// Only where a gate asks for it: that somebody does nothing is no outcome of every metric.
+/// Only where a gate asks for it. A treatment that ends before it can report has no errors: it has nobody who was heard of.
 fn missing(plan: &Plan, state: &State, evidence: Option<&Evidence>) -> (SampleRatio, bool) {
     let mut missing = state.coverage;
     let (alpha, asked) = alpha(plan, state);
     if !asked {
         return (missing, false);
     }
-    for observed in evidence.iter().flat_map(|evidence| evidence.metrics.values()) {
-        let names: Vec<&String> = observed.arms.keys().collect();
-        let lost: Vec<u64> = names.iter().map(|name| observed.missing.get(*name).copied().unwrap_or_default()).collect();
-        let due: Vec<u64> = names.iter().zip(&lost).map(|(name, lost)| observed.arms[*name].units().saturating_add(*lost)).collect();
-        missing.look(coverage(&lost, &due));
+    if let Some(evidence) = evidence {
+        let arms = state.shares.iter().filter(|(_, share)| **share > 0).map(|(name, _)| name).chain([&plan.document.baseline]);
+        let due = arms.filter_map(|name| evidence.due.get(name)).filter(|due| due.units > 0);
+        let (units, silent): (Vec<u64>, Vec<u64>) = due.map(|due| (due.units, due.silent)).unzip();
+        if units.len() > 1 {
+            missing.look(coverage(&silent, &units));
+        }
     }
     (missing, missing.alarms(alpha))
 }

@@ -19,5 +19,5 @@ pub use forecast::{Forecast, Outlook, forecast};
 pub use guard::{ALPHA_KILL, Counts, Fired, HORIZON_TICKS, Watch, arms, together};
 pub use judge::{Finding, REPORT_INTERVAL_US, findings, planned};
 pub use plan::{Plan, percent};
-pub use state::{Action, Event, Evidence, Micros, Observed, Phase, State};
+pub use state::{Action, Due, Event, Evidence, Micros, Observed, Phase, State};
 pub use step::step;

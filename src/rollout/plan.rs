@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::flag::{self, Flag, Guard, Metric, Stage};
+use crate::flag::{self, Flag, Gate, Guard, Metric, SampleRatio, Span, Stage};
 
 /// What is carried out, and bound by a hash: who approves one plan has not approved another.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,17 @@ impl Plan {
     /// The buckets of each treatment at a stage.
     pub fn shares(&self, index: usize) -> BTreeMap<String, u32> {
         self.stage(index).map(|stage| self.document.shares(stage)).unwrap_or_default()
+    }
+
+    pub fn asks_for_coverage(&self, stage: usize) -> bool {
+        let gates = self.stage(stage).map(|stage| stage.gates.as_slice()).unwrap_or_default();
+        gates.iter().any(|gate| matches!(gate, Gate::SampleRatio(ratio) if ratio.coverage))
+    }
+
+    /// After a unit's first exposure, when some outcome of it should have come; `None` without a metric.
+    pub fn heard_within(&self) -> Option<Span> {
+        let lag = self.metrics.values().map(|metric| metric.lag.map_or(0, |lag| lag.as_seconds())).min()?;
+        Some(Span::seconds(lag.max(SampleRatio::HEARD_WITHIN.as_seconds())))
     }
 
     /// Nobody has a treatment.

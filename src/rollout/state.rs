@@ -145,6 +145,18 @@ pub struct Evidence {
     /// Units that were seen in more than one variant.
     pub crossover: u64,
     pub metrics: BTreeMap<String, Observed>,
+    /// By variant, where a gate asks for it: units that were exposed long enough ago to have had some outcome.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub due: BTreeMap<String, Due>,
+}
+
+/// Units of one variant that should have been heard of by now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Due {
+    pub units: u64,
+    /// Of these, without an outcome of any metric.
+    pub silent: u64,
 }
 
 /// One metric.
@@ -153,8 +165,6 @@ pub struct Evidence {
 pub struct Observed {
     /// By variant: units whose outcome is complete.
     pub arms: BTreeMap<String, Arm>,
-    /// By variant: units whose time is over and who have no outcome.
-    pub missing: BTreeMap<String, u64>,
     /// Units that were exposed too late to be counted yet.
     pub immature: u64,
     /// Up to when the source is complete.

@@ -42,6 +42,11 @@ fn rollouts_that_cannot_be_carried_out_are_refused_with_the_place_and_the_reason
 }
 
 #[test]
+fn templates_are_filled_in_where_they_are_named_and_checked_where_they_stand() {
+    run("templates.cases");
+}
+
+#[test]
 fn explanations_tell_what_was_asked_and_found() {
     run("explain.cases");
 }

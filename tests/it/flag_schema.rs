@@ -36,6 +36,9 @@ fn the_document_with_every_key_has_every_key() {
         "margin",
         "guard",
         "rollout",
+        "template",
+        "parameter",
+        "instance",
         "stage",
         "start",
         "gate",
@@ -55,7 +58,19 @@ metadata: { flagSetId: test, version: 3, live: true }
 $evaluators: { staff: { in: [a, b] } }
 segments:
   staff: { description: d, included: [ada], excluded: [eve], when: [{ attribute: email, endsWith: "@example.com" }] }
+templates:
+  t:
+    description: d
+    parameters: { share: { default: 5, description: Percent }, event: }
+    metrics: { errors: { kind: binomial, event: $(event), direction: lower, margin: { absolute: 0.01 } } }
+    guard: [ { metric: errors, above: 0.05 } ]
+    rollout: { baseline: $(baseline), treatments: [ $(treatment) ], stages: [ { percent: $(share) }, { percent: 100 } ] }
 flags:
+  by_template:
+    variants: { on: true, off: false }
+    defaultVariant: off
+    defaultSplit: { weights: { on: 0, off: 100 } }
+    rollout: { template: t, with: { event: failed } }
   base: { variants: { on: true, off: false } }
   full:
     description: d
@@ -123,7 +138,16 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
     let rule = "/flags/full/rules";
     for (place, value) in [
         ("/unknown", json!(1)),
-        ("/templates", json!({})),
+        ("/templates", json!([])),
+        ("/templates/t", json!({})),
+        ("/templates/t/unknown", json!(1)),
+        ("/templates/t/rollout", json!("other")),
+        ("/templates/t/rollout", json!({ "template": "other" })),
+        ("/templates/t/parameters/no-name", json!(null)),
+        ("/templates/t/parameters/share", json!({ "default": {} })),
+        ("/flags/by_template/rollout", json!({ "template": "t", "with": { "event": {} } })),
+        ("/flags/by_template/rollout", json!({ "with": {} })),
+        ("/flags/by_template/rollout/unknown", json!(1)),
         ("/flags/a b", json!({ "variants": { "on": true } })),
         ("/flags/full", json!(1)),
         ("/flags/full/unknown", json!(1)),
@@ -237,6 +261,7 @@ fn check(value: &Json, schema: &Json, root: &Json, path: String, problems: &mut 
             "type" => is_of_type(value, wanted.as_str().unwrap()),
             "enum" => wanted.as_array().unwrap().contains(value),
             "anyOf" => count_valid(value, wanted, root) > 0,
+            "not" => count_valid(value, &json!([wanted]), root) == 0,
             "oneOf" => count_valid(value, wanted, root) == 1,
             "properties" => {
                 for (name, schema) in wanted.as_object().unwrap() {

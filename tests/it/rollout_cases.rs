@@ -3,7 +3,8 @@
 //! `flag` reads a flag document with a rollout. Every other command is an event: `start`, `approve`, `reject`, `pause`, `resume`, `advance`,
 //! `rollback`, `abort`, `archive`, `killed`, `restored`, `tick`, `evidence`; `at=2d` is the time since the first day, `by=ana` who,
 //! `of=…` what was looked at (by itself: what is served), `percent=5` of a restore. Evidence has a line for each metric, `errors: new 3/600
-//! old 9/900`, and may have `exposed: new 600 old 900` and `crossover: 10`; by itself every unit has an outcome.
+//! old 9/900`, and may have `exposed: new 600 old 900`, `crossover: 10` and `due: new 3/600 old 5/900`, which is who was not
+//! heard of; by itself every unit has an outcome.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use yardarm::flag::{Document, Flag, Segments, Span, compile};
 use yardarm::rollout::statistics::Arm;
-use yardarm::rollout::{Action, Event, Evidence, Observed, Phase, Plan, State, percent, step};
+use yardarm::rollout::{Action, Due, Event, Evidence, Observed, Phase, Plan, State, percent, step};
 
 use crate::cases;
 
@@ -34,6 +35,12 @@ fn people_can_stop_it_take_it_back_and_begin_again() {
 #[test]
 fn a_kill_ends_the_attempt_and_the_next_one_begins_with_the_same_people() {
     run("kills.cases");
+}
+
+/// The worked example of README, and `tests/data/rollout/template.cases` from the first day to the last.
+#[test]
+fn the_plan_that_is_shipped_as_a_template_is_carried_out() {
+    run("template.cases");
 }
 
 fn run(file: &str) {
@@ -133,6 +140,13 @@ fn evidence(input: &str, now_us: i64) -> Evidence {
         let pairs: Vec<(&str, &str)> = std::iter::from_fn(|| Some((words.next()?, words.next().unwrap_or_default()))).collect();
         match name {
             "exposed" => evidence.exposed = pairs.into_iter().map(|(name, count)| (name.to_owned(), count.parse().unwrap())).collect(),
+            "due" => {
+                let due = |counts: &str| {
+                    let (silent, units) = counts.split_once('/').unwrap();
+                    Due { units: units.parse().unwrap(), silent: silent.parse().unwrap() }
+                };
+                evidence.due = pairs.into_iter().map(|(name, counts)| (name.to_owned(), due(counts))).collect();
+            }
             "crossover" => evidence.crossover = rest.parse().unwrap(),
             metric => {
                 let mut observed = Observed { watermark_us: now_us, ..Observed::default() };

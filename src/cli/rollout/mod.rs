@@ -11,6 +11,7 @@ use super::connect::{Author, ControlPlane, Environment, open};
 use super::exit::{Exit, Failure, Outcome};
 use super::output::Out;
 use super::view::Position;
+use crate::flag;
 use crate::wire::v1;
 use crate::wire::v1::rollouts_client::RolloutsClient;
 
@@ -56,6 +57,8 @@ enum Command {
     Abort(Step),
     /// End it for good, once the retention is over
     Archive(Step),
+    /// Print the templates that Yardarm brings along, as a document; they are named by `rollout` of a flag
+    Templates,
     /// Show every decision, newest first; with `--output json` all that it was made from
     History(history::Args),
 }
@@ -99,6 +102,7 @@ pub async fn run(args: Args, out: &mut Out) -> Outcome {
     match command {
         Command::Plan(args) => plan::run(target, args, out).await,
         Command::Status(args) => status::run(target, args, out).await,
+        Command::Templates => templates(out),
         Command::History(args) => history::run(target, args, out).await,
         Command::Start(step) => {
             plan::warn(&target, &step.key, out).await?;
@@ -113,6 +117,16 @@ pub async fn run(args: Args, out: &mut Out) -> Outcome {
         Command::Abort(step) => target.step(Event::Abort, step, None, out).await,
         Command::Archive(step) => target.step(Event::Archive, step, None, out).await,
     }
+}
+
+fn templates(out: &mut Out) -> Outcome {
+    if out.is_json() {
+        let document: Result<serde_json::Value, _> = serde_yaml_ng::from_str(flag::TEMPLATES);
+        out.json(&document.map_err(|error| Failure::unable(format!("the templates have no form as JSON: {error}")))?)?;
+    } else {
+        out.line(flag::TEMPLATES.trim_end())?;
+    }
+    Ok(Exit::Done)
 }
 
 impl Target {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::rollout::Due;
 use crate::rollout::statistics::Arm;
 use crate::wire::evidence::{self, Metric, Variant};
 
@@ -100,6 +101,12 @@ impl Epoch {
             Some(Counted { variant, metric, counts: counters.total(), failing: counters.failing(now_us) })
         };
         self.counters.iter().filter_map(counted).collect()
+    }
+
+    /// By variant: units that were exposed by then, and those of them that had no outcome of any metric.
+    pub(super) fn due(&self, exposed_until_ms: i64) -> BTreeMap<String, Due> {
+        let due = self.units.silent(self.variants.len(), self.metrics.len(), exposed_until_ms);
+        self.variants.iter().cloned().zip(due.into_iter().map(|[units, silent]| Due { units, silent })).collect()
     }
 
     pub(super) fn arms(&self, exposed_until_ms: i64) -> Arms {

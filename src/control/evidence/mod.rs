@@ -36,8 +36,10 @@ pub use units::UNITS;
 use crate::clock::Clock;
 use crate::control::store;
 use crate::flag::Revision;
+use crate::rollout::Due;
 use crate::wire::evidence::Report;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A flag of an environment.
@@ -73,6 +75,11 @@ pub trait Evidence: Send + Sync + 'static {
     /// was reported, or it is so long ago that only totals are left.
     fn arms(&self, flag: &FlagName, revision: Revision, exposed_until_ms: i64) -> Option<Arms> {
         self.book().read().epoch(flag, revision).map(|epoch| epoch.arms(exposed_until_ms))
+    }
+
+    /// By variant: units that were exposed by then, and those of them that had no outcome of any metric.
+    fn due(&self, flag: &FlagName, revision: Revision, exposed_until_ms: i64) -> BTreeMap<String, Due> {
+        self.book().read().epoch(flag, revision).map(|epoch| epoch.due(exposed_until_ms)).unwrap_or_default()
     }
 
     /// About how many people saw each variant at any revision, within about a percent. For display only.

@@ -15,7 +15,7 @@ pub(super) const CROSSOVER: u16 = u16::MAX;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Units {
     known: HashMap<u64, Known>,
-    /// x and y of each metric of each unit.
+    /// x and y of each metric of each unit; y of a share or a mean is 1 when there was an outcome, and counts for nothing else.
     sums: Vec<[f64; 2]>,
     pub(super) crossover: u64,
     pub(super) refused: u64,
@@ -54,8 +54,9 @@ impl Units {
         for Outcome { metric, x, y } in &unit.outcomes {
             let (Some(sum), Some(Metric { shape, .. })) = (self.sums.get_mut(from + metric), metrics.get(*metric)) else { continue };
             match shape {
-                Shape::Share => sum[0] = sum[0].max(*x),
-                Shape::Mean | Shape::Ratio => *sum = [sum[0] + x, sum[1] + y],
+                Shape::Share => *sum = [sum[0].max(*x), 1.0],
+                Shape::Mean => *sum = [sum[0] + x, 1.0],
+                Shape::Ratio => *sum = [sum[0] + x, sum[1] + y],
             }
         }
     }
@@ -66,6 +67,20 @@ impl Units {
 
     pub(super) fn bytes(&self) -> usize {
         self.known.capacity() * (size_of::<(u64, Known)>() + 1) + self.sums.capacity() * size_of::<[f64; 2]>()
+    }
+
+    /// By variant: how many units were first exposed by then, and how many of these had no outcome at all.
+    pub(super) fn silent(&self, variants: usize, metrics: usize, exposed_until_ms: i64) -> Vec<[u64; 2]> {
+        let mut arms = vec![[0; 2]; variants];
+        for known in self.known.values().filter(|known| known.variant != CROSSOVER && known.first_ms <= exposed_until_ms) {
+            let from = known.place as usize * metrics;
+            let is_silent = self.sums.get(from..from + metrics).unwrap_or_default().iter().all(|sum| *sum == [0.0; 2]);
+            if let Some([units, silent]) = arms.get_mut(usize::from(known.variant)) {
+                *units += 1;
+                *silent += u64::from(is_silent);
+            }
+        }
+        arms
     }
 
     /// By variant: how many units were first exposed by then, and of each metric its sums; and how many came later. Means of an epoch have one
@@ -167,6 +182,21 @@ mod tests {
             units.merge(&unit(1, 0, &[(0, 1.0, 0.0)]), variant, &metrics(), 10);
         }
         assert_eq!((units.crossover, units.arms(2, &metrics(), i64::MAX).0.iter().map(|(count, _)| *count).sum::<u64>()), (1, 0));
+    }
+
+    #[test]
+    fn who_had_an_outcome_of_nothing_was_heard_of_and_who_had_none_was_not() {
+        let mut units = Units::default();
+        units.merge(&unit(1, 0, &[(0, 0.0, 0.0)]), 0, &metrics(), 10);
+        units.merge(&unit(2, 0, &[(1, 0.0, 0.0)]), 1, &metrics(), 10);
+        units.merge(&unit(3, 0, &[(2, 0.0, 1.0)]), 1, &metrics(), 10);
+        (4..7).for_each(|hash| units.merge(&unit(hash, hash as i64, &[]), 1, &metrics(), 10));
+        let mut again = Units::default();
+        units.records(3).for_each(|(variant, unit)| again.merge(&unit, variant, &metrics(), 10));
+        for units in [units, again] {
+            assert_eq!(units.silent(2, 3, i64::MAX), [[1, 0], [5, 3]]);
+            assert_eq!(units.silent(2, 3, 4), [[1, 0], [3, 1]], "two of them have time left");
+        }
     }
 
     #[test]

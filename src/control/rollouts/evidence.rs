@@ -53,6 +53,11 @@ impl Reported {
             evidence.exposed = arms.variants.iter().map(|variant| (variant.variant.clone(), variant.units)).collect();
             evidence.crossover = arms.crossover;
         }
+        if let Some(wait) = rollout.plan.heard_within().filter(|_| rollout.plan.asks_for_coverage(rollout.state.stage))
+            && let Some(watermark_us) = reported_us
+        {
+            evidence.due = self.evidence.due(flag, revision, watermark_us.saturating_sub(wait.as_micros()).div_euclid(1_000));
+        }
         for (name, metric) in &rollout.plan.metrics {
             // Of a warehouse only what it knows of this stage.
             let pushed = self.evidence.pushed(flag, name).filter(|pushed| pushed.watermark_us >= rollout.state.stage_started_us);
@@ -71,7 +76,7 @@ impl Reported {
                 Some((variant.variant, arm))
             };
             let arms = arms.variants.into_iter().filter_map(of_metric).collect();
-            evidence.metrics.insert(name.clone(), Observed { arms, missing: BTreeMap::new(), immature, watermark_us });
+            evidence.metrics.insert(name.clone(), Observed { arms, immature, watermark_us });
         }
         (everybody.is_some() || !evidence.metrics.is_empty()).then_some(evidence)
     }

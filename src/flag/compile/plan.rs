@@ -229,11 +229,11 @@ fn gates(flag: &Flag, stage: &Stage, path: Path<'_>, problems: &mut Problems) {
                 }
             }
             Gate::Comparison(check) => self::check(flag, check, place.key("comparison"), problems),
-            Gate::SampleRatio(ratio) if ratio.coverage => {
+            Gate::SampleRatio(ratio) if ratio.coverage && flag.metrics.is_empty() => {
                 problems.found(
                     place.key("sampleRatio").key("coverage"),
-                    "coverage, which is not supported yet",
-                    "no `coverage`: a unit without an outcome counts as one that did nothing",
+                    "coverage of a flag without a metric",
+                    "a metric that applications report",
                 );
             }
             Gate::SampleRatio(_) => {}

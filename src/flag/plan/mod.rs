@@ -113,8 +113,14 @@ pub struct Check {
 pub struct SampleRatio {
     /// Absent: [`Plan::SAMPLE_RATIO_ALPHA`].
     pub alpha: Option<f64>,
-    /// Also: units without an outcome are as frequent in each arm.
+    /// Also: units without an outcome of any metric are as frequent in each arm, [`SampleRatio::HEARD_WITHIN`] after their first exposure or
+    /// after the shortest lag of the flag's metrics, whichever is later. (A treatment that ends before it can report has no errors.)
     pub coverage: bool,
+}
+
+impl SampleRatio {
+    /// Applications report within this, if nothing keeps them from it.
+    pub const HEARD_WITHIN: Span = Span::seconds(60);
 }
 
 impl Plan {
