@@ -19,7 +19,7 @@
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, health, management, metrics.
-//!   `evidence` notes who was served what, attributes outcomes, and reports both.
+//!   `evidence` notes who was served what, attributes outcomes, and reports both; its guards trip flags while the control plane is away.
 //! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
 //!   `evidence` (a trait; durable or in memory): what sidecars report of exposures and outcomes, each report and each unit once,
 //!   `hooks` (URLs that kill a flag when an alert fires), `rollouts` (the conductor, and what people ask of it).
@@ -41,6 +41,7 @@
 //!   a type that was not asked for, and a sidecar that never had a state.
 //! - A kill is a register above everything else in the state, with a revision of its own: it may overtake the log and cannot be lost by a
 //!   resync, a restart or a flag that does not compile.
+//! - A sidecar kills a flag by itself only while it cannot hear the control plane, for its own pod alone, and until somebody has decided since.
 //! - Nothing is published before it is durable, and nothing is durable without its audit entry: both are one transaction of the ledger.
 //! - One task writes a replica: [`replica::Writer`] is not `Clone`. A change becomes visible whole or not at all.
 //! - Of a large environment, a flag that nobody has asked for is kept as its definition. The writer has compiled it before, so that it was

@@ -1,10 +1,10 @@
 //! The read side: one dashmap that serves, and a header that says where it stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Micros};
 use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64};
 use crate::wire::evaluation::encode_value;
+use crate::wire::trip::Trip;
 
 use super::changes::{ChangeList, Changes, Cursor};
 use super::outcome::Rejected;
@@ -81,6 +82,10 @@ pub(super) struct Inner {
     /// The same keys in order, for prefixes and for batches of everything.
     pub(super) keys: RwLock<BTreeSet<Arc<str>>>,
     pub(super) header: ArcSwap<Header>,
+    /// What this sidecar killed by itself, and what nobody has decided about since.
+    pub(super) trips: ArcSwap<Trips>,
+    /// See [`Replica::pods`].
+    pub(super) pods: AtomicU32,
     /// Time of the last proof that the newest state is held.
     pub(super) fresh_us: AtomicI64,
     /// Odd while a change becomes visible.
@@ -118,6 +123,9 @@ pub(super) struct Header {
     pub(super) rejected: Arc<[Rejected]>,
 }
 
+/// By flag.
+pub(super) type Trips = BTreeMap<String, Trip>;
+
 /// Tries of a batch before it asks the writer to wait.
 const OPTIMISTIC_TRIES: usize = 4;
 
@@ -130,6 +138,8 @@ impl Replica {
             segments: ArcSwap::default(),
             keys: RwLock::default(),
             header: ArcSwap::default(),
+            trips: ArcSwap::default(),
+            pods: AtomicU32::new(0),
             fresh_us,
             sequence: AtomicU64::new(0),
             turnstile: Mutex::new(()),
@@ -186,6 +196,20 @@ impl Replica {
     /// Definitions that the control plane sent and that are not served.
     pub fn rejected(&self) -> Arc<[Rejected]> {
         self.0.header.load().rejected.clone()
+    }
+
+    /// Flags that this sidecar has killed by itself while the control plane was out of reach.
+    pub fn trips(&self) -> Vec<Trip> {
+        self.0.trips.load().values().cloned().collect()
+    }
+
+    pub fn tripped(&self) -> usize {
+        self.0.trips.load().len()
+    }
+
+    /// Sidecars of the environment, as the control plane last said; 0 when it never did.
+    pub fn pods(&self) -> u32 {
+        self.0.pods.load(Ordering::Relaxed)
     }
 
     /// Time since the last proof that the newest state is held; since the start, when there never was one.

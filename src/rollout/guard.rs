@@ -1,14 +1,14 @@
 //! Guards: each second the new outcomes of those who have a treatment, against a bound or against those who have the baseline.
 //!
 //! The statistics are those of `statistics::Cusum`: what it costs to be wrong is one kill of a healthy flag in a hundred fortnights, shared
-//! by all guards of the flag.
+//! by all guards of the flag. A pod that decides alone shares it with all other pods, any of which may be wrong as well.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::statistics::{BASELINE_CAP, Baseline, Cusum, Margin, Threshold, ln_threshold};
-use crate::flag::{self, BUCKETS, Direction, Guard, GuardBound, Weight};
+use crate::flag::{self, BUCKETS, CompiledFlag, Direction, Guard, GuardBound, Weight};
 
 /// Ticks of a second in fourteen days.
 pub const HORIZON_TICKS: u64 = 14 * 86_400;
@@ -70,6 +70,38 @@ impl Watch {
 
     /// One second later. Counts that fell are those of a control plane that lost some: they begin anew.
     pub fn tick(&mut self, treated: &Counts, control: &Counts) -> Option<Fired> {
+        self.tick_as_one_of(1, treated, control)
+    }
+
+    /// One second of one of so many pods, each of which decides by what it sees itself.
+    pub fn tick_as_one_of(&mut self, pods: u64, treated: &Counts, control: &Counts) -> Option<Fired> {
+        let (n, k) = self.advance(treated, control);
+        let allowed = self.allowed()?;
+        if !self.cusum.step(n, k, allowed) {
+            return None;
+        }
+        self.since = (self.since.0 + n, self.since.1 + k);
+        let ln_threshold = self.ln_threshold + (pods.max(1) as f64).ln();
+        self.cusum.fires(ln_threshold, treated.failing_units).then(|| Fired {
+            guard: self.guard.name.clone(),
+            metric: self.guard.metric.clone(),
+            outcomes: self.since.0,
+            failures: self.since.1,
+            allowed,
+            ln_evidence: self.cusum.ln_evidence(),
+            ln_threshold,
+            failing_units: treated.failing_units,
+        })
+    }
+
+    /// One second in which somebody else decides: what is normal becomes known, and nothing counts against the flag.
+    pub fn observe(&mut self, treated: &Counts, control: &Counts) {
+        self.advance(treated, control);
+        (self.cusum, self.since) = (Cusum::default(), (0, 0));
+    }
+
+    /// What is new of the treatments; what is new of the baseline is noted.
+    fn advance(&mut self, treated: &Counts, control: &Counts) -> (u64, u64) {
         let treated_now = (treated.outcomes, treated.failures);
         let control_now = (control.outcomes, control.failures);
         let [(n, k), (control_n, control_k)] = [new(self.before[0], treated_now), new(self.before[1], control_now)];
@@ -77,21 +109,7 @@ impl Watch {
         if control_n > 0 {
             self.baseline.observe(control_n, control_k);
         }
-        let allowed = self.allowed()?;
-        if !self.cusum.step(n, k, allowed) {
-            return None;
-        }
-        self.since = (self.since.0 + n, self.since.1 + k);
-        self.cusum.fires(self.ln_threshold, treated.failing_units).then(|| Fired {
-            guard: self.guard.name.clone(),
-            metric: self.guard.metric.clone(),
-            outcomes: self.since.0,
-            failures: self.since.1,
-            allowed,
-            ln_evidence: self.cusum.ln_evidence(),
-            ln_threshold: self.ln_threshold,
-            failing_units: treated.failing_units,
-        })
+        (n, k)
     }
 
     /// The share of failures that is allowed; `None` as long as there is no baseline to compare with.
@@ -128,12 +146,27 @@ pub fn together<'c>(counts: impl Iterator<Item = &'c Counts>) -> Counts {
 
 /// Who counts as treated and who as baseline. Without a plan everybody is treated who does not have what a kill would serve.
 pub fn arms(flag: &flag::Flag, counts: &BTreeMap<String, Counts>) -> [Counts; 2] {
-    let Some(plan) = &flag.rollout else {
-        let safe = flag.served_by_a_kill();
-        return [together(counts.iter().filter(|(name, _)| Some(name.as_str()) != safe).map(|(_, counts)| counts)), Counts::default()];
-    };
-    let of = |name: &String| counts.get(name);
-    [together(plan.treatments.iter().filter_map(of)), together(of(&plan.baseline).into_iter())]
+    match &flag.rollout {
+        Some(plan) => compared(plan.treatments.iter().map(String::as_str), &plan.baseline, counts),
+        None => all_but(flag.served_by_a_kill(), counts),
+    }
+}
+
+/// The same of a flag as a sidecar has it.
+pub fn arms_of(flag: &CompiledFlag, counts: &BTreeMap<String, Counts>) -> [Counts; 2] {
+    match flag.measured().and_then(|measured| Some((measured, measured.baseline.as_deref()?))) {
+        Some((measured, baseline)) => compared(measured.treatments.iter().map(|name| &**name), baseline, counts),
+        None => all_but(flag.kill_variant().map(|variant| variant.name.as_str()), counts),
+    }
+}
+
+fn compared<'v>(treatments: impl Iterator<Item = &'v str>, baseline: &str, counts: &BTreeMap<String, Counts>) -> [Counts; 2] {
+    [together(treatments.filter_map(|name| counts.get(name))), together(counts.get(baseline).into_iter())]
+}
+
+fn all_but(safe: Option<&str>, counts: &BTreeMap<String, Counts>) -> [Counts; 2] {
+    let treated = counts.iter().filter(|(name, _)| Some(name.as_str()) != safe);
+    [together(treated.map(|(_, counts)| counts)), Counts::default()]
 }
 
 impl std::fmt::Display for Fired {
@@ -191,6 +224,46 @@ mod tests {
         watch.tick(&Counts { outcomes: 1_000, failures: 10, failing_units: 9 }, &Counts::default());
         assert_eq!(watch.tick(&Counts { outcomes: 5, failures: 5, failing_units: 9 }, &Counts::default()), None);
         assert_eq!(new((1_000, 10), (5, 5)), (0, 0));
+    }
+
+    #[test]
+    fn a_pod_among_many_needs_as_much_more_evidence_as_there_are_pods() {
+        let bound = |pods| {
+            let mut watch = Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1);
+            let failing = Counts { outcomes: 200, failures: 200, failing_units: 9 };
+            watch.tick_as_one_of(pods, &failing, &Counts::default()).unwrap().ln_threshold
+        };
+        assert_eq!(bound(0), bound(1), "of nobody else is known");
+        assert!((bound(800) - bound(1) - 800_f64.ln()).abs() < 1e-9);
+        // Ten failures of ten decide for one pod, and not for a thousand.
+        let fires = |pods| {
+            let mut watch = Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1);
+            watch.tick_as_one_of(pods, &Counts { outcomes: 11, failures: 11, failing_units: 9 }, &Counts::default()).is_some()
+        };
+        assert_eq!((fires(1), fires(1_000)), (true, false));
+    }
+
+    #[test]
+    fn what_was_seen_while_somebody_else_decided_is_no_evidence_but_is_known_to_be_normal() {
+        let counts = |outcomes, failures| Counts { outcomes, failures, failing_units: 9 };
+        let mut watch = Watch::new(guard(GuardBound::Worse(flag::Margin::Absolute(0.1))), Direction::Lower, 1);
+        (1..=20).for_each(|second| watch.observe(&counts(20 * second, 20 * second), &counts(20 * second, 0)));
+        assert_eq!(watch.tick(&counts(400, 400), &counts(400, 0)), None);
+        let fired = watch.tick(&counts(440, 440), &counts(400, 0)).unwrap();
+        assert_eq!((fired.outcomes, fired.failures, fired.allowed), (40, 40, 0.1));
+    }
+
+    #[test]
+    fn a_sidecar_compares_whom_the_control_plane_compares() {
+        let flag = |more: &str| format!("variants: {{ a: 1, b: 2, c: 3 }}\n    defaultVariant: a\n    killVariant: b{more}");
+        let plan = "\n    rules: [{ split: { weights: { a: 100, c: 0 } } }]\n    metrics: { errors: { kind: binomial, direction: lower } }\n    \
+                    rollout: { baseline: a, treatments: [c], stages: [{ percent: 100 }] }";
+        let counts = ["a", "b", "c"].map(|name| (name.to_owned(), Counts { outcomes: u64::from(name.as_bytes()[0]), ..Counts::default() }));
+        for more in ["", plan] {
+            let document = flag::Document::parse(&format!("flags:\n  f:\n    {}", flag(more))).unwrap();
+            let compiled = flag::compile("f", &document.flags["f"], &flag::Segments::default()).unwrap();
+            assert_eq!(arms_of(&compiled, &counts.clone().into()), arms(&document.flags["f"], &counts.clone().into()), "{more}");
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ impl Collector for Scrape {
         age.encode(encoder.encode_descriptor("age_seconds", help, None, age.metric_type())?)?;
         gauge(encoder, "flags", "Flags that are held", replica.len() as u64)?;
         gauge(encoder, "rejected", "Definitions that the control plane sent and that are not served", replica.rejected().len() as u64)?;
+        gauge(encoder, "tripped_flags", "Flags that are killed in this pod by a local trip now", replica.tripped() as u64)?;
+        gauge(encoder, "environment_pods", "Sidecars of the environment, as the control plane last said", replica.pods().into())?;
         gauge(encoder, "connections", "Connections of applications", connections.taken() as u64)?;
         counter(encoder, "refused_connections", "Connections closed because the limit was reached", connections.refused())?;
         gauge(encoder, "watchers", "Open watches", watchers.taken() as u64)?;
@@ -186,6 +188,7 @@ impl Collector for Following {
             ("snapshots", "Snapshots applied", &metrics.snapshots),
             ("deltas", "Changes applied from the log", &metrics.deltas),
             ("kills", "Kills and restores applied from their own lane", &metrics.kills),
+            ("local_trips", "Flags killed in this pod by their guards while the control plane was out of reach", &metrics.trips),
             ("polls", "Times that the state was asked for while no stream was open", &metrics.polls),
             ("poll_failures", "Polls without an answer", &metrics.poll_failures),
             ("saves", "Times that the last good state was written", &metrics.saves),

@@ -65,6 +65,8 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (environment, identity) = (settings.environment.clone(), settings.identity.clone());
     let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
     let follower = local.follow(settings);
+    let guards = evidence::guard(evidence.clone(), follower.uplink(), environment.clone(), identity.clone(), shutdown.clone());
+    tokio::spawn(guards);
     let flush = shutdown.hold(Phase::Flush, "reports of evidence");
     tokio::spawn(evidence::report(evidence, follower.uplink(), environment, identity, shutdown.clone(), flush));
     end_with(follower, &shutdown);

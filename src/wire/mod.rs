@@ -13,6 +13,7 @@ pub mod fleet;
 pub mod frame;
 pub mod json;
 pub mod replication;
+pub mod trip;
 
 /// Keys and tags that a selector may name.
 pub const SELECTOR_NAMES: usize = 20_000;

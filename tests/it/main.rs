@@ -28,6 +28,7 @@ mod http2;
 mod kill_lane;
 mod ledger;
 mod limits;
+mod local_trip;
 mod main_job;
 mod management;
 mod pod;

@@ -67,6 +67,7 @@ pub(in crate::control) fn status(error: Error) -> Status {
             refused(Code::FailedPrecondition, "IN_USE", &message, [], |details| preconditions(details, violations))
         }
         Error::NotKilled { flag, .. } => refused(Code::FailedPrecondition, "NOT_KILLED", &message, [("key", flag)], |_| {}),
+        Error::TripObsolete { flag, .. } => refused(Code::FailedPrecondition, "TRIP_OBSOLETE", &message, [("key", flag)], |_| {}),
         Error::NoRollout { flag } => refused(Code::FailedPrecondition, "NO_ROLLOUT", &message, [("key", flag)], |_| {}),
         Error::RolloutRefused { flag, .. } => refused(Code::FailedPrecondition, "ROLLOUT_REFUSED", &message, [("key", flag)], |_| {}),
         Error::BadBackup { .. } => refused(Code::InvalidArgument, "BAD_BACKUP", &message, [], |_| {}),

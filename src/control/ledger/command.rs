@@ -48,6 +48,17 @@ pub enum Command {
         environment: String,
         flag: String,
     },
+    /// The kill that a sidecar asks for which was out of reach when a guard of the flag fired. Refused when somebody has decided about the
+    /// flag since.
+    Trip {
+        environment: String,
+        flag: String,
+        guard: String,
+        /// Of the definition that failed, as for evidence.
+        revision: Revision,
+        /// What the sidecar held when it happened.
+        held: Position,
+    },
     /// Ends a kill; with `percent`, the flag comes back with its split at that share, in the same change.
     Restore {
         environment: String,

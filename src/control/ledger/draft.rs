@@ -10,6 +10,7 @@ use super::environment::Environment;
 use super::error::{Conflicting, Error};
 use super::misread::every_problem;
 use super::plan::{Basis, Definition, Draft, KillEdit, Upsert, definitions};
+use super::trip::Tripped;
 use super::turn::Urgency;
 use super::{Ledger, rollout, unknown_item};
 use crate::control::audit::Action;
@@ -21,13 +22,45 @@ use crate::rollout::Event;
 /// A command, read and looked up as far as the present state does not matter.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Create { name: String },
-    Copy { from: String, to: String },
-    Define { environment: String, definitions: Vec<Definition>, action: Action, detail: String, expect: Option<Revision> },
-    Delete { environment: String, item: ItemName, expect: Option<Revision> },
-    Kill { environment: String, flag: String, by: String, reason: String },
-    Restore { environment: String, flag: String, percent: Option<f64>, expect: Option<Revision>, by: String },
-    Rollout { environment: String, flag: String, event: Event },
+    Create {
+        name: String,
+    },
+    Copy {
+        from: String,
+        to: String,
+    },
+    Define {
+        environment: String,
+        definitions: Vec<Definition>,
+        action: Action,
+        detail: String,
+        expect: Option<Revision>,
+    },
+    Delete {
+        environment: String,
+        item: ItemName,
+        expect: Option<Revision>,
+    },
+    /// `tripped`: by a sidecar that was out of reach.
+    Kill {
+        environment: String,
+        flag: String,
+        by: String,
+        reason: String,
+        tripped: Option<Tripped>,
+    },
+    Restore {
+        environment: String,
+        flag: String,
+        percent: Option<f64>,
+        expect: Option<Revision>,
+        by: String,
+    },
+    Rollout {
+        environment: String,
+        flag: String,
+        event: Event,
+    },
 }
 
 /// Bytes; parsed in well under a millisecond.
@@ -61,7 +94,11 @@ impl Ledger {
             }
             Command::Kill { environment, flag } => {
                 let (by, reason) = (by.to_owned(), reason.to_owned());
-                Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key, by, reason }
+                Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key, by, reason, tripped: None }
+            }
+            Command::Trip { environment, flag, guard, revision, held } => {
+                let (by, reason, tripped) = (by.to_owned(), reason.to_owned(), Some(Tripped { guard, revision, held }));
+                Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key, by, reason, tripped }
             }
             Command::Restore { environment, flag, percent, expect } => {
                 Request::Restore { environment, flag: checked(ItemName::flag(flag))?.key, percent, expect, by: by.to_owned() }
@@ -115,9 +152,12 @@ impl Ledger {
                 draft.rollouts.extend(ended);
                 Ok(draft)
             }
-            Request::Kill { environment, flag, by, reason } => {
+            Request::Kill { environment, flag, by, reason, tripped } => {
                 let now_us = self.clock.now_us();
                 self.look(environment, |state| {
+                    if let Some(tripped) = tripped {
+                        tripped.check(state, flag)?;
+                    }
                     let mut draft = kill(state, environment, flag)?;
                     if !draft.kills.is_empty() {
                         draft.rollouts.extend(rollout::killed(state, flag, by, reason, now_us));

@@ -30,6 +30,9 @@ pub enum Error {
     /// A percentage was given for a flag that is not killed.
     #[error("flag {flag} is not killed, so it cannot be restored at {percent} %: change its split with an apply")]
     NotKilled { flag: String, percent: f64 },
+    /// Nothing is left to do: somebody has decided about the flag since.
+    #[error("the trip of {flag} is obsolete: {why}")]
+    TripObsolete { flag: String, why: String },
     #[error("flag {flag} has no rollout; give it a `rollout` in its document")]
     NoRollout { flag: String },
     /// The rollout is not where this could happen.

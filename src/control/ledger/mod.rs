@@ -21,6 +21,7 @@ mod misread;
 mod plan;
 mod restore;
 mod rollout;
+mod trip;
 mod turn;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //!
 //! Whoever of two control planes comes second decides again on what the first one left: neither advances twice.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::environment::Environment;
@@ -66,20 +67,7 @@ impl Ledger {
     /// What outcomes of the flag are counted under now: the newest change of its definition or of a segment that it reads. `None`: there is
     /// no such flag.
     pub fn evidence_revision(&self, environment: &str, flag: &str) -> Option<Revision> {
-        self.read(environment, |state| {
-            let flag = ItemName::flag(flag);
-            let mut newest = state.items.get(&flag)?.revision;
-            let (mut seen, mut open) = (std::collections::BTreeSet::new(), vec![&flag]);
-            while let Some(name) = open.pop() {
-                for segment in state.links.of(name).iter().filter(|name| name.kind == ItemKind::Segment) {
-                    if seen.insert(segment) {
-                        newest = newest.max(state.items.get(segment).map_or(0, |item| item.revision));
-                        open.push(segment);
-                    }
-                }
-            }
-            Some(newest)
-        })?
+        self.read(environment, |state| evidence_revision(state, flag))?
     }
 
     /// Newest first.
@@ -135,6 +123,22 @@ impl Rolled {
             state.attempt
         )
     }
+}
+
+/// Of the environment as it stands, see [`Ledger::evidence_revision`].
+pub(super) fn evidence_revision(state: &Environment, flag: &str) -> Option<Revision> {
+    let flag = ItemName::flag(flag);
+    let mut newest = state.items.get(&flag)?.revision;
+    let (mut seen, mut open) = (BTreeSet::new(), vec![&flag]);
+    while let Some(name) = open.pop() {
+        for segment in state.links.of(name).iter().filter(|name| name.kind == ItemKind::Segment) {
+            if seen.insert(segment) {
+                newest = newest.max(state.items.get(segment).map_or(0, |item| item.revision));
+                open.push(segment);
+            }
+        }
+    }
+    Some(newest)
 }
 
 /// `None`: nothing that has to be kept has changed.

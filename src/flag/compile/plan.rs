@@ -26,6 +26,11 @@ pub(super) fn measures(flag: &Flag, problems: &mut Problems) {
     let list = path.key("guard");
     let mut seen = BTreeSet::new();
     for (index, guard) in flag.guard.iter().enumerate() {
+        // It is the actor of the kill.
+        if !(1..=limits::KEY_BYTES).contains(&guard.name.len()) || guard.name.chars().any(char::is_control) {
+            let expected = format!("a name of 1 to {} bytes without control characters", limits::KEY_BYTES);
+            problems.found(list.index(index).key("name"), quoted(&guard.name), expected);
+        }
         if !seen.insert(&guard.name) {
             problems.found(
                 list.index(index),

@@ -221,7 +221,7 @@ impl Attribution {
                     sum.window_us = Some(now_us);
                 }
                 let is_failure = metric.is_failure(outcome.value);
-                epoch.outcome(entry.variant, *number, outcome.unit, is_first, is_failure);
+                epoch.outcome(entry.variant, *number, outcome.unit, is_first, is_failure, now_us);
                 if let Some(told) = &mut self.told {
                     told.push(Told {
                         flag: epoch.flag.clone(),
@@ -260,6 +260,11 @@ impl Attribution {
             }
         }
         (!epochs.is_empty()).then_some(epochs)
+    }
+
+    /// For the guards of this pod.
+    pub(super) fn epochs(&self) -> &Epochs {
+        &self.epochs
     }
 
     /// More units wait than went into the last report.

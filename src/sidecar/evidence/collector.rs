@@ -10,12 +10,15 @@ use tokio::time::MissedTickBehavior;
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::lifecycle::Shutdown;
+use crate::replica::Held;
 use crate::sidecar::pod::Desk;
 use crate::telemetry::decisions;
+use crate::wire::trip::Trip;
 use crate::wire::v1;
 
 use super::attribution::{Attribution, Outcome, Size, Told, Tracked};
 use super::exposures::{Exposure, Taken};
+use super::guards::{Guards, Serving};
 
 /// Calls that wait for the collector; further ones wait in their connections.
 const QUEUE: usize = 64;
@@ -51,6 +54,7 @@ pub(in crate::sidecar) struct Stats {
 enum Ask {
     Track(Vec<Outcome>, oneshot::Sender<Tracked>),
     Report { with_units: bool, answer: oneshot::Sender<Option<Changes>> },
+    Guards { pods: Option<u32>, answer: oneshot::Sender<Vec<Trip>> },
 }
 
 /// What a report is made of.
@@ -72,7 +76,8 @@ impl Evidence {
         if desks.first().is_some_and(|desk| desk.pod.observer.is_some()) {
             attribution.tell();
         }
-        let collector = Collector { desks, wake, attribution, spare: Vec::new(), stats: Arc::clone(&stats), clock: SystemClock::new() };
+        let (guards, clock) = (Guards::default(), SystemClock::new());
+        let collector = Collector { desks, wake, attribution, guards, spare: Vec::new(), stats: Arc::clone(&stats), clock };
         tokio::spawn(collector.run(asked, shutdown));
         Self { asks, stats }
     }
@@ -90,6 +95,13 @@ impl Evidence {
         answered.await.ok().flatten()
     }
 
+    /// A second of the guards, see [`Guards::tick`]. `None`: the sidecar has ended.
+    pub(super) async fn guards(&self, pods: Option<u32>) -> Option<Vec<Trip>> {
+        let (answer, answered) = oneshot::channel();
+        self.asks.send(Ask::Guards { pods, answer }).await.ok()?;
+        answered.await.ok()
+    }
+
     pub(in crate::sidecar) fn stats(&self) -> &Arc<Stats> {
         &self.stats
     }
@@ -99,6 +111,7 @@ struct Collector {
     desks: Vec<Arc<Desk>>,
     wake: Arc<Notify>,
     attribution: Attribution,
+    guards: Guards,
     /// Empty, for the next thread to fill.
     spare: Vec<Exposure>,
     stats: Arc<Stats>,
@@ -141,6 +154,14 @@ impl Collector {
                 let epochs = self.attribution.report(with_units);
                 let has_more = self.attribution.has_more();
                 let _ = answer.send(epochs.map(|epochs| Changes { epochs, has_more }));
+            }
+            Ask::Guards { pods, answer } => {
+                let replica = self.desks.first().map(|desk| &desk.pod.replica);
+                let serving = |key: &str| {
+                    let of = |held: &Held| Serving { revision: held.base_revision(), is_killed: held.flag.is_killed() };
+                    replica?.with(key, |held| held.map(of))
+                };
+                let _ = answer.send(self.guards.tick(self.attribution.epochs(), serving, pods, self.clock.now_us()));
             }
         }
     }

@@ -1,9 +1,10 @@
 //! What is counted of each flag at each revision of its definition: exposures, and outcomes for the guards.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::clock::Micros;
 use crate::flag::{CompiledFlag, Measured, MetricKind, Revision, Watched};
+use crate::rollout::Counts;
 use crate::wire::v1;
 
 /// Flags and revisions that are counted at one time; those that nobody was served for longest go first. One that comes back is counted from 0
@@ -13,6 +14,8 @@ pub(super) const EPOCHS: usize = 4_096;
 pub(super) const WINDOW_US: Micros = 60_000_000;
 /// Units that failed, of one report.
 const FAILING: usize = 16;
+/// For the guards of this pod.
+const FAILED_LATELY_US: Micros = 60_000_000;
 
 /// Number of an epoch, never given twice.
 pub(super) type Life = u32;
@@ -23,6 +26,8 @@ pub(super) struct Epochs {
     by_flag: HashMap<Box<str>, Known>,
     /// Event -> numbers of the flags that watch it.
     by_event: HashMap<Box<str>, BTreeSet<u32>>,
+    /// Of flags that have guards.
+    guarded: Vec<Life>,
     next_life: Life,
     next_flag: u32,
 }
@@ -61,6 +66,8 @@ struct Counter {
     n_raw: u64,
     k_raw: u64,
     failing: Vec<u64>,
+    /// Of a flag that has guards: the newest [`FAILING`] units that failed, and when each did last.
+    lately: Vec<(u64, Micros)>,
 }
 
 impl Epochs {
@@ -108,6 +115,9 @@ impl Epochs {
         let counted = Counted { exposures: 0, counters: vec![Counter::default(); measured.metrics.len()].into() };
         let variants = vec![counted; flag.variants().len()].into();
         let flag_number = known.number;
+        if !measured.guards.is_empty() {
+            self.guarded.push(life);
+        }
         self.by_life.insert(life, Epoch { flag: flag.clone(), revision, life, flag_number, variants, used_us: now_us, is_changed: false });
         life
     }
@@ -120,6 +130,7 @@ impl Epochs {
             self.by_life.remove(&life);
         }
         let by_life = &self.by_life;
+        self.guarded.retain(|life| by_life.contains_key(life));
         self.by_flag.retain(|_, known| {
             known.lives.retain(|(_, life)| by_life.contains_key(life));
             !known.lives.is_empty()
@@ -129,6 +140,11 @@ impl Epochs {
             flags.retain(|flag| numbers.contains(flag));
             !flags.is_empty()
         });
+    }
+
+    /// Those that guards are looked at for.
+    pub(super) fn guarded(&self) -> impl Iterator<Item = &Epoch> {
+        self.guarded.iter().filter_map(|life| self.by_life.get(life))
     }
 
     /// Counters of every epoch that changed since the last time.
@@ -149,8 +165,19 @@ impl Epoch {
         }
     }
 
+    /// What guards of a metric read, by variant.
+    pub(super) fn counts(&self, metric: usize, now_us: Micros) -> BTreeMap<String, Counts> {
+        let of = |counter: &Counter| {
+            let failing = counter.lately.iter().filter(|(_, failed_us)| now_us - failed_us < FAILED_LATELY_US);
+            Counts { outcomes: counter.n, failures: counter.k, failing_units: failing.count() }
+        };
+        let counted = self.variants.iter().zip(self.flag.variants());
+        counted.filter_map(|(counted, variant)| Some((variant.name.clone(), of(counted.counters.get(metric)?)))).collect()
+    }
+
     /// `is_first`: of its unit within [`WINDOW_US`]. `is_failure`: `None` of a metric that no guard can watch, and that is not counted here.
-    pub(super) fn outcome(&mut self, variant: u16, metric: usize, unit: u64, is_first: bool, is_failure: Option<bool>) {
+    pub(super) fn outcome(&mut self, variant: u16, metric: usize, unit: u64, is_first: bool, is_failure: Option<bool>, now_us: Micros) {
+        let is_guarded = self.flag.measured().is_some_and(|measured| !measured.guards.is_empty());
         let counter = self.variants.get_mut(usize::from(variant)).and_then(|counted| counted.counters.get_mut(metric));
         let (Some(counter), Some(is_failure)) = (counter, is_failure) else { return };
         let failure = u64::from(is_failure);
@@ -165,6 +192,13 @@ impl Epoch {
                 counter.failing.remove(0);
             }
             counter.failing.push(unit);
+        }
+        if is_failure && is_guarded {
+            counter.lately.retain(|(failed, _)| *failed != unit);
+            if counter.lately.len() >= FAILING {
+                counter.lately.remove(0);
+            }
+            counter.lately.push((unit, now_us));
         }
         self.is_changed = true;
     }
@@ -190,7 +224,7 @@ impl Epoch {
         let mut evidence = self.heading();
         for (counted, variant) in self.variants.iter_mut().zip(self.flag.variants()) {
             let counters = counted.counters.iter_mut().zip(0..).filter(|(counter, _)| counter.n_raw > 0).map(|(counter, metric)| {
-                let Counter { n, k, n_raw, k_raw, failing } = counter;
+                let Counter { n, k, n_raw, k_raw, failing, .. } = counter;
                 v1::CounterEvidence { metric, n: *n, k: *k, n_raw: *n_raw, k_raw: *k_raw, failing: std::mem::take(failing) }
             });
             let counters: Vec<_> = counters.collect();

@@ -3,6 +3,7 @@
 //! ```text
 //! Evaluate -> exposures (a table for each thread) --\
 //! Track, POST /ofrep/v1/track -> outcome ------------> collector -> attribution -> reporter -> control plane
+//!                                                                       \-> guards -> trips -> the replica's writer, control plane
 //! ```
 //! What can be lost: of a process that is killed, at most a second of counters and ten seconds of unit records, and what the control plane
 //! has not acknowledged. One that is asked to end reports all of it first. While the control plane is away, counters go on and up to 100,000
@@ -12,18 +13,21 @@ mod attribution;
 mod collector;
 mod epochs;
 mod exposures;
+mod guards;
 mod http;
 mod keys;
 mod outcome;
 mod reporter;
 mod seen;
 mod service;
+mod trips;
 
 pub(super) use collector::{Evidence, Stats};
 pub(super) use exposures::{Exposure, Exposures};
 pub(super) use http::{BODY_BYTES, track as track_http};
 pub(super) use reporter::report;
 pub(super) use service::service;
+pub(super) use trips::guard;
 
 /// Units that a pod remembers by default, each counted once for each flag: about 130 bytes, and 40 for each metric of a unit that had an
 /// outcome.
