@@ -1,7 +1,7 @@
 //! Starts the control plane and says where it listens.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::rollouts::{self, Conductor, Guards, Reported};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
 use super::{Fleet, Ledger, admin, fleet, hooks, publish};
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{AheadClock, Clock, Micros, SystemClock};
 use crate::lifecycle::{Phase, Shutdown};
 use crate::telemetry::rpc::TraceLayer;
 use crate::wire::{DESCRIPTORS, v1};
@@ -51,6 +51,10 @@ pub struct Args {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub reflection: bool,
 
+    /// To play a plan of weeks in minutes: the clock is ahead of the machine's by as many seconds as this file says, read ten times a second
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_ahead: Option<PathBuf>,
+
     /// The pods end with this process: a start after it misses none of them.
     #[arg(skip)]
     pub ends_with_its_pods: bool,
@@ -58,6 +62,9 @@ pub struct Args {
     #[command(flatten)]
     pub publish: publish::Args,
 }
+
+/// How often the file of `--clock-ahead` is read.
+const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
 
 /// What runs, and where it was bound.
 pub struct Running {
@@ -80,12 +87,15 @@ const PROVOKED_RESETS: usize = 1_024;
 
 /// Opens the store, serves Admin, Replication, health and reflection, and returns once the address is bound. It ends with `shutdown`.
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let Args { listen, webhooks, data, log_changes, log_days, reflection, ends_with_its_pods, publish } = args;
+    let Args { listen, webhooks, data, log_changes, log_days, reflection, clock_ahead, ends_with_its_pods, publish } = args;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let grpc = listener.local_addr()?;
     let webhook_listener = bind_webhooks(webhooks).await?;
     let webhooks = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let clock: Arc<dyn Clock> = match clock_ahead {
+        Some(file) => ahead_by(file, shutdown.clone()).await,
+        None => Arc::new(SystemClock::new()),
+    };
     let retention = Retention { changes: log_changes, age: Duration::from_secs(u64::from(log_days) * 24 * 3600) };
     let dir = data.clone();
     let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&dir)).await??);
@@ -175,4 +185,28 @@ async fn remember_pods(fleet: &Arc<Fleet>, ledger: &Ledger, data: PathBuf, shutd
     let hold = shutdown.hold(Phase::StopAccepting, "the list of pods");
     tokio::spawn(fleet::keep(Arc::clone(fleet), data, shutdown.clone(), hold));
     Ok(())
+}
+
+/// Ahead from the first reading on: what was decided before a restart was decided then.
+async fn ahead_by(file: PathBuf, shutdown: Shutdown) -> Arc<AheadClock> {
+    tracing::warn!(file = %file.display(), "the clock is ahead of the machine's by what this file says: plans are played, not carried out");
+    let clock = Arc::new(AheadClock::default());
+    clock.be_ahead_us(micros_in(&file).await);
+    let moved = Arc::clone(&clock);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(CLOCK_LOOKED_AT_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                _ = ticks.tick() => moved.be_ahead_us(micros_in(&file).await),
+            }
+        }
+    });
+    clock
+}
+
+/// Nothing is 0: a file that is being written is read again soon.
+async fn micros_in(file: &Path) -> Micros {
+    let seconds = tokio::fs::read_to_string(file).await.ok().and_then(|text| text.trim().parse::<i64>().ok());
+    seconds.unwrap_or(0).saturating_mul(1_000_000)
 }

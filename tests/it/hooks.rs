@@ -50,6 +50,7 @@ async fn start(data: &Path) -> Control {
         listen: "127.0.0.1:0".parse().unwrap(),
         webhooks: Listen(Some("127.0.0.1:0".parse().unwrap())),
         data: data.to_owned(),
+        clock_ahead: None,
         ends_with_its_pods: false,
         log_changes: 100,
         log_days: 7,

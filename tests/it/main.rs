@@ -39,6 +39,7 @@ mod replication;
 mod resumed_watch;
 mod rig;
 mod rollout_cases;
+mod rollout_journey;
 mod rollout_statistics;
 mod rollouts;
 mod sidecar;

@@ -61,11 +61,11 @@ fn gate(plan: &Plan, gate: &Gate) -> String {
     match gate {
         Gate::Approval(Approval { by, count }) => {
             let who = if by.is_empty() { "anybody".to_owned() } else { by.iter().map(String::as_str).collect::<Vec<_>>().join(", ") };
-            format!("{count} approvals by {who}")
+            format!("{count} approval{} by {who}", if *count == 1 { "" } else { "s" })
         }
         Gate::Metrics(checks) => checks.iter().map(|one| check(plan, one)).collect::<Vec<_>>().join("; "),
         Gate::Comparison(one) => format!("comparison: {}", check(plan, one)),
-        Gate::SampleRatio(_) => "sample ratio".to_owned(),
+        Gate::SampleRatio(ratio) => if ratio.coverage { "sample ratio and coverage" } else { "sample ratio" }.to_owned(),
     }
 }
 
