@@ -97,7 +97,7 @@ flags:
     guard:
       - { name: too-many, metric: errors, above: 0.05 }
       - { metric: errors, worse: { relative: 0.5 } }
-      - { name: low, metric: errors, below: 0.9 }
+      - { name: low, metric: errors, below: 0.9, attributable: true }
     rollout:
       baseline: a
       treatments: [b]
@@ -156,6 +156,8 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/full/guard/0", json!({ "metric": "errors", "above": 0.1, "below": 0.9 })),
         ("/flags/full/guard/0/above", json!(5)),
         ("/flags/full/guard/1/worse", json!(0.1)),
+        ("/flags/full/guard/1/attributable", json!(true)),
+        ("/flags/full/guard/0/attributable", json!("yes")),
         ("/flags/full/rollout", json!({})),
         ("/flags/full/rollout/stages", json!([])),
         ("/flags/full/rollout/treatments", json!([])),

@@ -115,12 +115,13 @@ pub(super) fn metric(metric: &Metric) -> Json {
 
 /// A guard that is called as its metric needs no name.
 pub(super) fn guard(guard: &Guard) -> Json {
-    let Guard { name, metric, bound } = guard;
+    let Guard { name, metric, bound, attributable } = guard;
     let object = Object::default().put("metric", metric.as_str()).put_some("name", (name != metric).then(|| name.as_str().into()));
     match bound {
         GuardBound::Above(share) => object.put("above", number_to_json(*share)),
         GuardBound::Below(share) => object.put("below", number_to_json(*share)),
         GuardBound::Worse(than) => object.put("worse", margin(*than)),
     }
+    .put_some("attributable", attributable.then_some(Json::Bool(true)))
     .finish()
 }
