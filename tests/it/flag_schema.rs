@@ -104,6 +104,7 @@ flags:
       retention: 30d
       coolDown: 10m
       unitsPerDay: 50000
+      alphaOnRetry: halve
       stages:
         - { name: canary, percent: 1, bake: 2d, deadline: 4d, onDeadline: extend, gates: [{ approval: { by: [ana], count: 1 } }] }
         - weights: { b: 12.5% }
@@ -163,6 +164,8 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/full/rollout/treatments", json!([])),
         ("/flags/full/rollout/retention", json!("a month")),
         ("/flags/full/rollout/unitsPerDay", json!(0)),
+        ("/flags/full/rollout/alphaOnRetry", json!("third")),
+        ("/flags/full/rollout/alphaOnRetry", json!(0.5)),
         ("/flags/full/rollout/stages/0", json!({ "bake": "1d" })),
         ("/flags/full/rollout/stages/0", json!({ "percent": 1, "weights": { "b": 1 } })),
         ("/flags/full/rollout/stages/0/percent", json!(101)),
