@@ -64,6 +64,8 @@ pub enum Action {
     RevokeHook,
     /// An alert came by a hook while its flag was killed already.
     NoteAlert,
+    /// Statistics of a metric came from elsewhere, and gates read them.
+    PushMetric,
 }
 
 /// The newest record of a chain: what the next one continues.
@@ -158,7 +160,7 @@ fn combined(hashes: impl Iterator<Item = Option<Hash>>) -> Option<Hash> {
 }
 
 impl Action {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateEnvironment,
         Self::CopyEnvironment,
         Self::Apply,
@@ -171,6 +173,7 @@ impl Action {
         Self::CreateHook,
         Self::RevokeHook,
         Self::NoteAlert,
+        Self::PushMetric,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -187,6 +190,7 @@ impl Action {
             Self::CreateHook => "create-hook",
             Self::RevokeHook => "revoke-hook",
             Self::NoteAlert => "note-alert",
+            Self::PushMetric => "push-metric",
         }
     }
 

@@ -60,8 +60,8 @@ pub use explain::{Asked, Explanation, Step};
 pub use measured::{Measured, Watched};
 pub use metro::metro64;
 pub use plan::{
-    Approval, Check, Direction, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share,
-    Stage, Start,
+    AlphaOnRetry, Approval, Check, Direction, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan,
+    SampleRatio, Share, Stage, Start,
 };
 pub use problem::{Problem, Problems};
 pub use schema::{SCHEMA, schema};

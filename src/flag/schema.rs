@@ -18,7 +18,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::document::{FlagState, Hash, Kind};
-    use super::super::plan::{Direction, Mode, OnDeadline, OnFail};
+    use super::super::plan::{AlphaOnRetry, Direction, Mode, OnDeadline, OnFail};
     use super::super::{limits, read};
     use super::*;
 
@@ -71,6 +71,8 @@ mod tests {
         assert_eq!(definition("metric")["properties"]["direction"]["enum"], Json::from(Direction::ALL.map(Direction::as_str).to_vec()));
         assert_eq!(definition("mode")["enum"], Json::from(Mode::ALL.map(Mode::as_str).to_vec()));
         assert_eq!(definition("onFail")["enum"], Json::from(OnFail::ALL.map(OnFail::as_str).to_vec()));
+        let rollout = &definition("rollout")["properties"];
+        assert_eq!(rollout["alphaOnRetry"]["enum"], Json::from(AlphaOnRetry::ALL.map(AlphaOnRetry::as_str).to_vec()));
         assert_eq!(definition("stage")["properties"]["onDeadline"]["enum"], Json::from(OnDeadline::ALL.map(OnDeadline::as_str).to_vec()));
         assert_eq!(definition("split")["properties"]["hash"]["enum"], Json::from(Hash::ALL.map(Hash::as_str).to_vec()));
     }

@@ -26,7 +26,7 @@ pub enum Outlook {
     Unknown(&'static str),
 }
 
-/// In the order of the stages and their gates. `units_per_day`: instead of the plan's own.
+/// Of a first attempt, in the order of the stages and their gates. `units_per_day`: instead of the plan's own.
 pub fn forecast(plan: &Plan, units_per_day: Option<f64>) -> Vec<Forecast> {
     let mut forecasts = Vec::new();
     let units_per_day = units_per_day.or(plan.document.units_per_day.map(|units| units as f64));

@@ -2,6 +2,10 @@
 //!
 //! The statistics are those of `statistics::Cusum`: what it costs to be wrong is one kill of a healthy flag in a hundred fortnights, shared
 //! by all guards of the flag. A pod that decides alone shares it with all other pods, any of which may be wrong as well.
+//!
+//! An attributable guard has a second trigger, whose bound is what fails of the baseline: both have to fire. Where nobody has the baseline
+//! any more, what was known of it last stays; where nothing ever was, the bound decides alone, for a guard that waits for a baseline that
+//! may never come guards nothing.
 
 use std::collections::BTreeMap;
 
@@ -31,6 +35,8 @@ pub struct Watch {
     direction: Direction,
     ln_threshold: f64,
     cusum: Cusum,
+    /// Of an attributable guard: against what fails of the baseline.
+    beside: Cusum,
     baseline: Baseline,
     /// Of treatments and baseline, at the tick before.
     before: [(u64, u64); 2],
@@ -50,13 +56,25 @@ pub struct Fired {
     pub ln_evidence: f64,
     pub ln_threshold: f64,
     pub failing_units: usize,
+    /// Of an attributable guard.
+    pub attributed: Option<Attributed>,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Attributed {
+    /// The flag's: it fails more than this share, which is the baseline's.
+    Beside { baseline: f64, ln_evidence: f64 },
+    /// Nothing is known of a baseline, and the bound decided alone.
+    Alone,
 }
 
 impl Watch {
     /// `guards`: how many the flag has.
     pub fn new(guard: Guard, direction: Direction, guards: usize) -> Self {
         let ln_threshold = ln_threshold(HORIZON_TICKS, guards.max(1) as u64, ALPHA_KILL);
-        Self { guard, direction, ln_threshold, cusum: Cusum::default(), baseline: Baseline::default(), before: [(0, 0); 2], since: (0, 0) }
+        let (cusum, beside, baseline) = (Cusum::default(), Cusum::default(), Baseline::default());
+        Self { guard, direction, ln_threshold, cusum, beside, baseline, before: [(0, 0); 2], since: (0, 0) }
     }
 
     pub fn guard(&self) -> &Guard {
@@ -65,7 +83,12 @@ impl Watch {
 
     /// Another revision counts from nothing; what the baseline was stays known, for a stage that has none.
     pub fn begin_revision(&mut self) {
-        (self.cusum, self.before, self.since) = (Cusum::default(), [(0, 0); 2], (0, 0));
+        self.forget();
+        self.before = [(0, 0); 2];
+    }
+
+    fn forget(&mut self) {
+        (self.cusum, self.beside, self.since) = (Cusum::default(), Cusum::default(), (0, 0));
     }
 
     /// One second later. Counts that fell are those of a control plane that lost some: they begin anew.
@@ -82,6 +105,7 @@ impl Watch {
         }
         self.since = (self.since.0 + n, self.since.1 + k);
         let ln_threshold = self.ln_threshold + (pods.max(1) as f64).ln();
+        let attributed = if self.guard.attributable { Some(self.attribute(n, k, ln_threshold, treated.failing_units)?) } else { None };
         self.cusum.fires(ln_threshold, treated.failing_units).then(|| Fired {
             guard: self.guard.name.clone(),
             metric: self.guard.metric.clone(),
@@ -91,13 +115,24 @@ impl Watch {
             ln_evidence: self.cusum.ln_evidence(),
             ln_threshold,
             failing_units: treated.failing_units,
+            attributed,
         })
+    }
+
+    /// `None`: the baseline fails as much.
+    fn attribute(&mut self, n: u64, k: u64, ln_threshold: f64, failing_units: usize) -> Option<Attributed> {
+        self.cusum.settle(ln_threshold);
+        let Some(baseline) = self.baseline.failure_rate() else { return Some(Attributed::Alone) };
+        self.beside.step(n, k, baseline);
+        self.beside.settle(ln_threshold);
+        let fires = self.beside.fires(ln_threshold, failing_units);
+        fires.then(|| Attributed::Beside { baseline, ln_evidence: self.beside.ln_evidence() })
     }
 
     /// One second in which somebody else decides: what is normal becomes known, and nothing counts against the flag.
     pub fn observe(&mut self, treated: &Counts, control: &Counts) {
         self.advance(treated, control);
-        (self.cusum, self.since) = (Cusum::default(), (0, 0));
+        self.forget();
     }
 
     /// What is new of the treatments; what is new of the baseline is noted.
@@ -171,12 +206,19 @@ fn all_but(safe: Option<&str>, counts: &BTreeMap<String, Counts>) -> [Counts; 2]
 
 impl std::fmt::Display for Fired {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { guard, metric, outcomes, failures, allowed, ln_evidence, ln_threshold, failing_units } = self;
-        let allowed = Weight::Percent((allowed * f64::from(BUCKETS)).round() as u32);
-        write!(
-            f,
-            "guard {guard}: {metric} failed {failures} of {outcomes} times where {allowed} are allowed ({failing_units} units within a minute; evidence e^{ln_evidence:.1}, bound e^{ln_threshold:.1})"
-        )
+        let Self { guard, metric, outcomes, failures, allowed, ln_evidence, ln_threshold, failing_units, attributed } = self;
+        let share = |share: f64| Weight::Percent((share * f64::from(BUCKETS)).round() as u32);
+        write!(f, "guard {guard}: {metric} failed {failures} of {outcomes} times where {} are allowed", share(*allowed))?;
+        match attributed {
+            None => {}
+            Some(Attributed::Alone) => f.write_str(" and no baseline is known")?,
+            Some(Attributed::Beside { baseline, .. }) => write!(f, " and {} of the baseline fail", share(*baseline))?,
+        }
+        write!(f, " ({failing_units} units within a minute; evidence e^{ln_evidence:.1}")?;
+        if let Some(Attributed::Beside { ln_evidence, .. }) = attributed {
+            write!(f, ", against the baseline e^{ln_evidence:.1}")?;
+        }
+        write!(f, ", bound e^{ln_threshold:.1})")
     }
 }
 
@@ -185,7 +227,11 @@ mod tests {
     use super::*;
 
     fn guard(bound: GuardBound) -> Guard {
-        Guard { name: "errors".into(), metric: "errors".into(), bound }
+        Guard { name: "errors".into(), metric: "errors".into(), bound, attributable: false }
+    }
+
+    fn attributable() -> Watch {
+        Watch::new(Guard { attributable: true, ..guard(GuardBound::Above(0.05)) }, Direction::Lower, 1)
     }
 
     /// The second at which it fires when so many of 20 outcomes fail in each.
@@ -209,6 +255,58 @@ mod tests {
         assert_eq!(fires_at(&mut Watch::new(guard(worse()), Direction::Higher, 1), 15, 15), None);
         assert!(fires_at(&mut Watch::new(guard(worse()), Direction::Higher, 1), 10, 1).is_some_and(|second| second < 20));
         assert!(fires_at(&mut Watch::new(guard(worse()), Direction::Lower, 1), 10, 1).is_some_and(|second| second < 20));
+    }
+
+    #[test]
+    fn an_attributable_guard_kills_for_what_the_flag_does_and_not_for_what_everybody_suffers() {
+        for (failures, control_failures) in [(10, 0), (20, 0), (10, 1)] {
+            let without = fires_at(&mut Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1), failures, control_failures);
+            assert_eq!(fires_at(&mut attributable(), failures, control_failures), without, "{failures} and {control_failures} of 20");
+            assert!(without.is_some_and(|second| second <= 2));
+        }
+        for everybody in [2, 15, 20] {
+            assert!(fires_at(&mut Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1), everybody, everybody).is_some());
+            assert_eq!(fires_at(&mut attributable(), everybody, everybody), None, "{everybody} of 20 on both sides");
+        }
+        // Worse than the baseline, and still within the bound.
+        assert_eq!(fires_at(&mut attributable(), 1, 0), None);
+    }
+
+    #[test]
+    fn a_shared_incident_that_is_over_is_not_held_against_the_flag() {
+        let (mut watch, [mut treated, mut control]) = (attributable(), [(0, 0), (0, 0)]);
+        let mut second = |failures: u64, control_failures: u64| {
+            for (sum, failures) in [(&mut treated, failures), (&mut control, control_failures)] {
+                *sum = (sum.0 + 20, sum.1 + failures);
+            }
+            let counts = |(outcomes, failures)| Counts { outcomes, failures, failing_units: 20 };
+            watch.tick(&counts(treated), &counts(control))
+        };
+        let shared = [(0, 0); 60].into_iter().chain([(20, 20); 600]).chain([(0, 0); 30]);
+        assert!(shared.into_iter().all(|(failures, control_failures)| second(failures, control_failures).is_none()));
+        // What fails in an hour's average is what everybody suffered: the flag has to do worse than that.
+        assert!((0..600).all(|_| second(1, 0).is_none()), "as many as the bound allows");
+        let fired = (1..30).find_map(|at| second(20, 0).map(|fired| (at, fired)));
+        let (at, fired) = fired.unwrap();
+        assert!(at <= 10, "after {at} s");
+        assert!(matches!(fired.attributed, Some(Attributed::Beside { .. })));
+    }
+
+    #[test]
+    fn an_attributable_guard_without_a_concurrent_baseline_compares_with_the_last_one_or_decides_alone() {
+        let counts = |outcomes, failures| Counts { outcomes, failures, failing_units: 20 };
+        let mut watch = attributable();
+        let alone = watch.tick(&counts(20, 20), &Counts::default()).unwrap();
+        assert_eq!(alone.attributed, Some(Attributed::Alone));
+        assert!(alone.to_string().contains("where 5% are allowed and no baseline is known (20 units"), "{alone}");
+        // A stage of everybody: the revision has no baseline, and what was normal stays known.
+        for (of_baseline, kills) in [(2, true), (98, false)] {
+            let mut watch = attributable();
+            assert_eq!(watch.tick(&counts(0, 0), &counts(100, of_baseline)), None);
+            watch.begin_revision();
+            let fired = (1..10).find_map(|second| watch.tick(&counts(20 * second, 20 * second), &Counts::default()));
+            assert_eq!(fired.is_some(), kills, "{of_baseline} of 100 failed before");
+        }
     }
 
     #[test]
@@ -271,5 +369,10 @@ mod tests {
         let mut watch = Watch::new(guard(GuardBound::Above(0.05)), Direction::Lower, 1);
         let fired = watch.tick(&Counts { outcomes: 40, failures: 38, failing_units: 12 }, &Counts::default()).unwrap();
         assert!(fired.to_string().starts_with("guard errors: errors failed 38 of 40 times where 5% are allowed (12 units within a minute"));
+        let fired = attributable()
+            .tick(&Counts { outcomes: 40, failures: 38, failing_units: 12 }, &Counts { outcomes: 100, failures: 1, failing_units: 1 });
+        let told = fired.unwrap().to_string();
+        assert!(told.contains("where 5% are allowed and 1% of the baseline fail (12 units within a minute; evidence e^"), "{told}");
+        assert!(told.contains(", against the baseline e^") && told.ends_with(", bound e^18.6)"), "{told}");
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::plan::Plan;
 use super::state::{Evidence, Micros, Observed, State};
 use super::statistics::{
-    self as statistics, ALPHA_FAIL, ALPHA_PASS, Arm, Baselines, Contrast, Decided, Evaluated, Judgement, POWER, SampleRatio, Situation,
-    Verdict, Waiting, coverage, decide, sample_ratio, sample_size,
+    self as statistics, Arm, Baselines, Contrast, Decided, Evaluated, Judgement, POWER, SampleRatio, Situation, Verdict, Waiting, coverage,
+    decide, sample_ratio, sample_size,
 };
 use super::step::span;
 use crate::flag::{self, BUCKETS, Check, Gate, Metric};
@@ -136,14 +136,14 @@ pub fn findings(plan: &Plan, state: &State, evidence: Option<&Evidence>) -> Vec<
             let arms = evidence.and_then(|evidence| evidence.metrics.get(&check.metric)).map(|observed| &observed.arms);
             let arm = |name: &str| arms.and_then(|arms| arms.get(name)).copied().unwrap_or_else(nothing);
             let (treated, control) = (arm(treatment), arm(&plan.document.baseline));
-            let planned = planned(check, metric, *share, state.buckets());
+            let planned = planned(check, metric, *share, state.buckets(), plan.alpha_pass(state.attempt));
             let gate = statistics::Gate {
                 direction: direction(metric.direction),
                 margin: check.margin(metric).map_or(statistics::Margin::Absolute(0.0), margin),
                 mode: mode(check.mode(metric)),
                 planned_units: planned.1,
-                alpha_pass: ALPHA_PASS / treatments,
-                alpha_fail: ALPHA_FAIL / (count * treatments),
+                alpha_pass: plan.alpha_pass(state.attempt) / treatments,
+                alpha_fail: plan.alpha_fail(state.attempt) / (count * treatments),
                 min_units: check.min_units(metric),
             };
             findings.push(Finding {
@@ -168,9 +168,9 @@ fn nothing(metric: &Metric) -> Arm {
     }
 }
 
-/// Units of the treatment, and of both arms, that the gate is planned with. It follows from the plan alone, so that it stays as it is while
-/// the stage lasts. Without an expected baseline it is planned with the fewest units that may pass.
-pub fn planned(check: &Check, metric: &Metric, share: u32, all: u32) -> (u64, f64) {
+/// Units of the treatment, and of both arms, that the gate is planned with. It follows from the plan and the attempt alone, so that it
+/// stays as it is while the stage lasts. Without an expected baseline it is planned with the fewest units that may pass.
+pub fn planned(check: &Check, metric: &Metric, share: u32, all: u32, alpha_pass: f64) -> (u64, f64) {
     let control = f64::from(BUCKETS.saturating_sub(all)).max(1.0) / f64::from(share.max(1));
     let least = check.min_units(metric);
     let fallback = (least, least as f64 * (1.0 + control));
@@ -179,7 +179,7 @@ pub fn planned(check: &Check, metric: &Metric, share: u32, all: u32) -> (u64, f6
         (flag::Mode::Superior, _) | (_, None) => return fallback,
         (_, Some(allowed)) => Contrast::new(direction(metric.direction), margin(allowed)),
     };
-    sample_size(Baselines::Share(expected), contrast, control, ALPHA_PASS, POWER).map_or(fallback, |size| (size.treatment, size.planned))
+    sample_size(Baselines::Share(expected), contrast, control, alpha_pass, POWER).map_or(fallback, |size| (size.treatment, size.planned))
 }
 
 pub(super) fn direction(direction: flag::Direction) -> statistics::Direction {

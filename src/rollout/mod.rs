@@ -16,7 +16,7 @@ pub mod statistics;
 mod step;
 
 pub use forecast::{Forecast, Outlook, forecast};
-pub use guard::{ALPHA_KILL, Counts, Fired, HORIZON_TICKS, Watch, arms, arms_of, together};
+pub use guard::{ALPHA_KILL, Attributed, Counts, Fired, HORIZON_TICKS, Watch, arms, arms_of, together};
 pub use judge::{Finding, REPORT_INTERVAL_US, findings, planned};
 pub use plan::{Plan, percent};
 pub use state::{Action, Due, Event, Evidence, Micros, Observed, Phase, State};

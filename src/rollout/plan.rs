@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::flag::{self, Flag, Gate, Guard, Metric, SampleRatio, Span, Stage};
+use super::statistics::{ALPHA_FAIL, ALPHA_PASS};
+use crate::flag::{self, AlphaOnRetry, Flag, Gate, Guard, Metric, SampleRatio, Span, Stage};
+
+/// A chance that is smaller than any that matters, and still one.
+const MOST_HALVINGS: u32 = 60;
 
 /// What is carried out, and bound by a hash: who approves one plan has not approved another.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +37,24 @@ impl Plan {
     /// The buckets of each treatment at a stage.
     pub fn shares(&self, index: usize) -> BTreeMap<String, u32> {
         self.stage(index).map(|stage| self.document.shares(stage)).unwrap_or_default()
+    }
+
+    /// Of a gate of this attempt, before several treatments share it. Attempts count from 1.
+    pub fn alpha_pass(&self, attempt: u32) -> f64 {
+        ALPHA_PASS * self.alpha_factor(attempt)
+    }
+
+    /// Of all gates of a stage together.
+    pub fn alpha_fail(&self, attempt: u32) -> f64 {
+        ALPHA_FAIL * self.alpha_factor(attempt)
+    }
+
+    fn alpha_factor(&self, attempt: u32) -> f64 {
+        let retries = attempt.saturating_sub(1).min(MOST_HALVINGS);
+        match self.document.alpha_on_retry {
+            AlphaOnRetry::Keep => 1.0,
+            AlphaOnRetry::Halve => 1.0 / (1_u64 << retries) as f64,
+        }
     }
 
     pub fn asks_for_coverage(&self, stage: usize) -> bool {
@@ -84,4 +106,26 @@ impl Plan {
 /// Buckets as a percentage: `10 %`, `0.5 %`.
 pub fn percent(buckets: u32) -> String {
     flag::Weight::Percent(buckets).to_string().replace('%', " %")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_attempt_may_be_wrong_half_as_often_where_the_plan_says_so() {
+        let plan = |more: &str| {
+            let text = format!(
+                "flags: {{ f: {{ variants: {{ a: x, b: y }}, defaultSplit: {{ weights: {{ a: 1, b: 0 }} }},
+                rollout: {{ baseline: a, treatments: [b], stages: [{{ percent: 100 }}]{more} }} }} }}"
+            );
+            Plan::of(&flag::Document::parse(&text).unwrap().flags["f"], |_| String::new()).unwrap()
+        };
+        let alphas = |plan: &Plan| [0, 1, 2, 3].map(|attempt| (plan.alpha_pass(attempt), plan.alpha_fail(attempt)));
+        assert_eq!(alphas(&plan("")), [(0.05, 0.01); 4]);
+        assert_eq!(alphas(&plan(", alphaOnRetry: keep")), [(0.05, 0.01); 4]);
+        let halved = plan(", alphaOnRetry: halve");
+        assert_eq!(alphas(&halved), [(0.05, 0.01), (0.05, 0.01), (0.025, 0.005), (0.0125, 0.0025)]);
+        assert!(halved.alpha_fail(u32::MAX) > 0.0, "a gate that can never fail guards nothing");
+    }
 }

@@ -14,7 +14,7 @@ pub type Micros = i64;
 #[serde(deny_unknown_fields)]
 pub struct State {
     pub phase: Phase,
-    /// Counts from 1; each has statistics of its own.
+    /// Counts from 1; each has statistics of its own, and gates that may be wrong as often as [`crate::flag::AlphaOnRetry`] says.
     pub attempt: u32,
     /// Of the plan that was started.
     pub plan: String,

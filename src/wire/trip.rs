@@ -1,7 +1,7 @@
 //! A flag that a sidecar killed in its own pod: on its disk, and on its way to the control plane.
 
 use crate::flag::{Position, Revision, limits};
-use crate::rollout::Fired;
+use crate::rollout::{Attributed, Fired};
 
 use super::replication::{Malformed, environment, identity};
 use super::v1;
@@ -46,7 +46,8 @@ impl TryFrom<v1::Trip> for Trip {
     type Error = Malformed;
 
     fn try_from(trip: v1::Trip) -> Result<Self, Malformed> {
-        let v1::Trip { flag_key, held, revision, at_us, guard, metric, outcomes, failures, allowed, evidence, bound, failing_units } = trip;
+        let v1::Trip { flag_key, held, revision, at_us, guard, metric, outcomes, failures, allowed, .. } = trip;
+        let v1::Trip { evidence, bound, failing_units, attribution, .. } = trip;
         let Some(held) = held else { return wrong("trip.held", "is missing") };
         if revision == 0 {
             return wrong("trip.revision", "is 0, expected the number of a change");
@@ -70,14 +71,35 @@ impl TryFrom<v1::Trip> for Trip {
             ln_evidence: evidence,
             ln_threshold: bound,
             failing_units: usize::try_from(failing_units).unwrap_or(usize::MAX),
+            attributed: attribution.map(|attribution| attributed(attribution, bound)).transpose()?,
         };
         Ok(Self { flag: key(flag_key, "trip.flag_key")?, held: held.into(), revision, at_us, fired })
     }
 }
 
+fn attributed(v1::TripAttribution { baseline, evidence }: v1::TripAttribution, bound: f64) -> Result<Attributed, Malformed> {
+    let Some(baseline) = baseline else { return Ok(Attributed::Alone) };
+    if !(0.0..=1.0).contains(&baseline) {
+        return wrong("trip.attribution.baseline", format!("is {baseline}, expected a share"));
+    }
+    if !(evidence.is_finite() && evidence >= bound) {
+        return wrong("trip.attribution.evidence", format!("is {evidence}, expected at least the bound, which is {bound}"));
+    }
+    Ok(Attributed::Beside { baseline, ln_evidence: evidence })
+}
+
+impl From<Attributed> for v1::TripAttribution {
+    fn from(attributed: Attributed) -> Self {
+        match attributed {
+            Attributed::Beside { baseline, ln_evidence } => Self { baseline: Some(baseline), evidence: ln_evidence },
+            Attributed::Alone => Self::default(),
+        }
+    }
+}
+
 impl From<Trip> for v1::Trip {
     fn from(Trip { flag, held, revision, at_us, fired }: Trip) -> Self {
-        let Fired { guard, metric, outcomes, failures, allowed, ln_evidence, ln_threshold, failing_units } = fired;
+        let Fired { guard, metric, outcomes, failures, allowed, ln_evidence, ln_threshold, failing_units, attributed } = fired;
         Self {
             flag_key: flag,
             held: Some(held.into()),
@@ -91,6 +113,7 @@ impl From<Trip> for v1::Trip {
             evidence: ln_evidence,
             bound: ln_threshold,
             failing_units: u32::try_from(failing_units).unwrap_or(u32::MAX),
+            attribution: attributed.map(Into::into),
         }
     }
 }
@@ -120,7 +143,8 @@ impl Trip {
     pub fn sample(flag: &str, held: Position, revision: Revision) -> Self {
         let (guard, metric) = ("errors".to_owned(), "errors".to_owned());
         let (allowed, ln_evidence, ln_threshold) = (0.05, 66.5, 18.6);
-        let fired = Fired { guard, metric, outcomes: 40, failures: 38, allowed, ln_evidence, ln_threshold, failing_units: 12 };
+        let (failing_units, attributed) = (12, None);
+        let fired = Fired { guard, metric, outcomes: 40, failures: 38, allowed, ln_evidence, ln_threshold, failing_units, attributed };
         Self { flag: flag.to_owned(), held, revision, at_us: 9, fired }
     }
 }
@@ -148,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_trip_is_attributed_to_is_kept() {
+        for attributed in [Attributed::Beside { baseline: 0.01, ln_evidence: 80.0 }, Attributed::Alone] {
+            let mut trip = trip();
+            trip.fired.attributed = Some(attributed);
+            assert_eq!(Trip::try_from(v1::Trip::from(trip.clone())).unwrap(), trip);
+        }
+    }
+
+    #[test]
     fn a_trip_that_cannot_be_honest_is_refused_by_its_field() {
         type Spoil = fn(&mut v1::Trip);
         let cases: &[(&str, Spoil)] = &[
@@ -160,6 +193,8 @@ mod tests {
             ("trip.allowed", |trip| trip.allowed = f64::NAN),
             ("trip.evidence", |trip| trip.evidence = 18.5),
             ("trip.evidence", |trip| trip.bound = f64::NAN),
+            ("trip.attribution.baseline", |trip| trip.attribution = Some(v1::TripAttribution { baseline: Some(1.1), evidence: 80.0 })),
+            ("trip.attribution.evidence", |trip| trip.attribution = Some(v1::TripAttribution { baseline: Some(0.1), evidence: 1.0 })),
         ];
         for (field, spoil) in cases {
             let mut spoilt = report();

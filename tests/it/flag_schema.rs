@@ -97,13 +97,14 @@ flags:
     guard:
       - { name: too-many, metric: errors, above: 0.05 }
       - { metric: errors, worse: { relative: 0.5 } }
-      - { name: low, metric: errors, below: 0.9 }
+      - { name: low, metric: errors, below: 0.9, attributable: true }
     rollout:
       baseline: a
       treatments: [b]
       retention: 30d
       coolDown: 10m
       unitsPerDay: 50000
+      alphaOnRetry: halve
       stages:
         - { name: canary, percent: 1, bake: 2d, deadline: 4d, onDeadline: extend, gates: [{ approval: { by: [ana], count: 1 } }] }
         - weights: { b: 12.5% }
@@ -156,11 +157,15 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/full/guard/0", json!({ "metric": "errors", "above": 0.1, "below": 0.9 })),
         ("/flags/full/guard/0/above", json!(5)),
         ("/flags/full/guard/1/worse", json!(0.1)),
+        ("/flags/full/guard/1/attributable", json!(true)),
+        ("/flags/full/guard/0/attributable", json!("yes")),
         ("/flags/full/rollout", json!({})),
         ("/flags/full/rollout/stages", json!([])),
         ("/flags/full/rollout/treatments", json!([])),
         ("/flags/full/rollout/retention", json!("a month")),
         ("/flags/full/rollout/unitsPerDay", json!(0)),
+        ("/flags/full/rollout/alphaOnRetry", json!("third")),
+        ("/flags/full/rollout/alphaOnRetry", json!(0.5)),
         ("/flags/full/rollout/stages/0", json!({ "bake": "1d" })),
         ("/flags/full/rollout/stages/0", json!({ "percent": 1, "weights": { "b": 1 } })),
         ("/flags/full/rollout/stages/0/percent", json!(101)),

@@ -268,6 +268,7 @@ fn told(flag: &str, held: Position, revision: u64) -> ReportTripRequest {
         evidence: 66.5,
         bound: 18.6,
         failing_units: 12,
+        attribution: None,
     };
     ReportTripRequest { environment: ENVIRONMENT.into(), identity, trip: Some(trip) }
 }

@@ -11,6 +11,7 @@ use super::super::table::{Rows, alarming, doubtful, plain};
 use super::super::view::{Position, clock, time};
 use super::Target;
 use crate::rollout::percent;
+use crate::rollout::statistics::ALPHA_PASS;
 use crate::wire::v1;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,8 @@ struct Status {
     phase: String,
     reason: String,
     attempt: u32,
+    /// Of the gates of this attempt.
+    alpha_pass: f64,
     stage: u32,
     started_at: Option<String>,
     stage_started_at: Option<String>,
@@ -80,12 +83,13 @@ pub async fn run(target: Target, args: Args, out: &mut Out) -> Outcome {
 }
 
 fn print(out: &mut Out, status: &Status) -> Result<(), Failure> {
-    let Status { flag, phase, reason, attempt, shares, waiting, clocks: [started, until], .. } = status;
+    let Status { flag, phase, reason, attempt, alpha_pass, shares, waiting, clocks: [started, until], .. } = status;
     let share = percent(shares.values().sum());
     let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let alpha = if *alpha_pass < ALPHA_PASS { format!(" with an alpha of {alpha_pass}") } else { String::new() };
     match attempt {
         0 => out.line(format!("{flag}: {phase}; start it with `yardarm rollout start {flag} --reason …`"))?,
-        _ => out.line(format!("{flag}: {phase} at {share}, attempt {attempt}, started {started}{why}").bold())?,
+        _ => out.line(format!("{flag}: {phase} at {share}, attempt {attempt}{alpha}, started {started}{why}").bold())?,
     }
     if status.until.is_some() {
         out.line(format!("it can be rolled back until {until}, and archived after it"))?;
@@ -165,13 +169,15 @@ fn evidence(out: &mut Out, status: &Status) -> Result<(), Failure> {
 impl From<v1::Rollout> for Status {
     fn from(rollout: v1::Rollout) -> Self {
         let clocks = [clock(rollout.started_at), clock(rollout.until)];
-        let v1::Rollout { position, key, phase, reason, attempt, stages, stage, started_at, stage_started_at, until, .. } = rollout;
+        let v1::Rollout { position, key, phase, reason, attempt, alpha_pass, stages, stage, started_at, stage_started_at, until, .. } =
+            rollout;
         Self {
             flag: key,
             position: position.into(),
             phase,
             reason,
             attempt,
+            alpha_pass,
             stage,
             started_at: time(started_at),
             stage_started_at: time(stage_started_at),

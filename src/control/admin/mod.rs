@@ -12,7 +12,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::backup::Reader;
-use super::evidence::{self, Evidence, FlagName, PushError};
+use super::evidence::{self, Evidence, FlagName, PushError, Pushes};
 use super::ledger::{Actor, Command, Committed, Ledger};
 use super::{Fleet, fleet};
 use crate::flag::{Flag, Item, ItemKind};
@@ -34,6 +34,7 @@ pub struct Admin {
     /// Where webhooks are taken.
     webhooks: Option<SocketAddr>,
     evidence: Arc<dyn Evidence>,
+    pushes: Pushes,
     shutdown: Shutdown,
 }
 
@@ -45,7 +46,8 @@ pub fn service(
     evidence: Arc<dyn Evidence>,
     shutdown: Shutdown,
 ) -> AdminServer<Admin> {
-    let admin = Admin { ledger, fleet, webhooks, evidence, shutdown };
+    let pushes = Pushes::new(Arc::clone(&ledger), Arc::clone(&evidence));
+    let admin = Admin { ledger, fleet, webhooks, evidence, pushes, shutdown };
     AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
 }
 
@@ -212,16 +214,15 @@ impl v1::admin_server::Admin for Admin {
 
     async fn push_metric(&self, request: Request<v1::PushMetricRequest>) -> Answer<v1::PushMetricResponse> {
         let request = request.into_inner();
-        let by = intent(request.intent.clone()).map_err(malformed)?;
+        let Intent { actor, reason, .. } = intent(request.intent.clone()).map_err(malformed)?;
         let replay = self.ledger.replay(&request.environment, &request.flag_key, None).await.map_err(status)?;
         let definition = Flag::from_json(&replay.flag.item.definition)
             .map_err(|problem| Status::internal(format!("the definition that is stored cannot be read: {problem}")))?;
-        let (flag, metric, version) = (request.flag_key.clone(), request.metric.clone(), request.version);
-        let taken = evidence::push_metric(&*self.evidence, &definition, request).await.map_err(|error| match error {
+        let taken = self.pushes.push(Actor::new(actor), reason, &definition, request).await.map_err(|error| match error {
             PushError::Malformed(problem) => malformed(problem),
+            PushError::Ledger(problem) => status(problem),
             PushError::Store(status) => status,
         })?;
-        tracing::info!(actor = by.actor, flag, metric, version, taken, "a metric was pushed");
         Ok(Response::new(v1::PushMetricResponse { taken }))
     }
 

@@ -91,13 +91,20 @@ impl FlagEvidence {
     }
 
     pub(super) fn push(&mut self, metric: String, pushed: Pushed) -> bool {
-        let is_newer = self.pushed.get(&metric).is_none_or(|held| held.version < pushed.version);
-        let has_room = self.pushed.contains_key(&metric) || self.pushed.len() < PUSHED;
-        if is_newer && has_room {
+        let takes = self.takes(&metric, pushed.version);
+        if takes {
             self.pushed.insert(metric, pushed);
             self.is_changed = true;
         }
-        is_newer && has_room
+        takes
+    }
+
+    /// Whether such a version would be pushed.
+    pub(super) fn takes(&self, metric: &str, version: u64) -> bool {
+        match self.pushed.get(metric) {
+            Some(held) => held.version < version,
+            None => self.pushed.len() < PUSHED,
+        }
     }
 
     pub(super) fn pushed(&self, metric: &str) -> Option<&Pushed> {

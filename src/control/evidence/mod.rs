@@ -28,7 +28,7 @@ pub use counters::{ACCUMULATORS, Counts};
 pub use durable::Durable;
 pub use epoch::{Arms, Counted, Exposed};
 pub use flag::{EPOCHS_KEPT, Pushed, Summary, TOTALS_KEPT};
-pub use people::{PushError, get_evidence, push_metric};
+pub use people::{PushError, Pushes, get_evidence};
 pub use service::{Reports, service};
 pub use sweep::sweep;
 pub use units::UNITS;
@@ -54,6 +54,11 @@ pub struct FlagName {
 pub trait Evidence: Send + Sync + 'static {
     /// Durable, as far as this one is, when it returns. False: the report, or a later one of its sender, was counted before.
     async fn accept(&self, report: Report) -> Result<bool, store::Error>;
+
+    /// Whether [`Evidence::push`] of this version would be taken now.
+    fn takes(&self, flag: &FlagName, metric: &str, version: u64) -> bool {
+        self.book().read().flag(flag).is_none_or(|flag| flag.takes(metric, version))
+    }
 
     /// False: this version or a later one was there.
     async fn push(&self, flag: FlagName, metric: String, pushed: Pushed) -> Result<bool, store::Error>;

@@ -1,11 +1,14 @@
 //! What the Admin service answers about evidence, and takes of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use tokio::sync::Mutex;
 use tonic::Status;
 
 use super::flag::{MetricSummary, VariantSummary};
 use super::{Evidence, FlagName, Pushed, Summary};
+use crate::control::ledger::{self, Actor, Ledger, PushedMetric};
 use crate::flag::{Flag, MetricKind, limits};
 use crate::rollout::statistics::Arm;
 use crate::wire::admin::timestamp;
@@ -28,8 +31,50 @@ pub fn get_evidence(evidence: &dyn Evidence, flag: &FlagName) -> v1::GetEvidence
     }
 }
 
+/// Takes metrics from elsewhere, one at a time.
+///
+/// Evidence and the audit chain are two stores, and there is no transaction over both. The audit entry is written first: what gates read
+/// has always been noted. A push that fails after it was noted is noted again when it is sent again.
+#[derive(Clone)]
+pub struct Pushes {
+    ledger: Arc<Ledger>,
+    evidence: Arc<dyn Evidence>,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Pushes {
+    pub fn new(ledger: Arc<Ledger>, evidence: Arc<dyn Evidence>) -> Self {
+        Self { ledger, evidence, turn: Arc::default() }
+    }
+
+    /// False: this version or a later one was there, and nothing was noted. Dropping the future does not stop it.
+    pub async fn push(&self, actor: Actor, reason: String, definition: &Flag, request: v1::PushMetricRequest) -> Result<bool, PushError> {
+        let (named, arms) = read(definition, request)?;
+        let pushes = self.clone();
+        let pushed = tokio::spawn(async move { pushes.note_and_push(actor, reason, named, arms).await });
+        pushed.await.map_err(|problem| PushError::Ledger(ledger::Error::Aborted { problem: problem.to_string() }))?
+    }
+
+    async fn note_and_push(&self, actor: Actor, reason: String, named: PushedMetric, arms: Arms) -> Result<bool, PushError> {
+        let _turn = self.turn.lock().await;
+        let flag = FlagName { environment: named.environment.clone(), key: named.flag.clone() };
+        let is_taken = self.evidence.takes(&flag, &named.metric, named.version);
+        if is_taken {
+            self.ledger.note_push(&actor, &reason, &named).await.map_err(PushError::Ledger)?;
+            let PushedMetric { metric, version, watermark_us, .. } = named.clone();
+            let taken = self.evidence.push(flag, metric, Pushed { version, watermark_us, arms }).await;
+            taken.map_err(|problem| PushError::Store(Status::unavailable(problem.to_string())))?;
+        }
+        let PushedMetric { environment, flag, metric, version, .. } = named;
+        tracing::info!(actor = actor.name, environment, flag, metric, version, is_taken, "a metric was pushed");
+        Ok(is_taken)
+    }
+}
+
+type Arms = BTreeMap<String, Arm>;
+
 /// `definition`: the flag as it is now.
-pub async fn push_metric(evidence: &dyn Evidence, definition: &Flag, request: v1::PushMetricRequest) -> Result<bool, PushError> {
+fn read(definition: &Flag, request: v1::PushMetricRequest) -> Result<(PushedMetric, Arms), PushError> {
     let v1::PushMetricRequest { environment, flag_key, metric, version, watermark, arms, intent: _ } = request;
     let kind = definition.metrics.get(&metric).map(|metric| metric.kind).ok_or_else(|| {
         let known: Vec<_> = definition.metrics.keys().map(String::as_str).collect();
@@ -56,15 +101,14 @@ pub async fn push_metric(evidence: &dyn Evidence, definition: &Flag, request: v1
             return Err(wrong("arms.variant", format!("`{variant}` is there twice")));
         }
     }
-    let pushed = Pushed { version, watermark_us, arms: by_variant };
-    let taken = evidence.push(FlagName { environment, key: flag_key }, metric, pushed).await;
-    taken.map_err(|problem| PushError::Store(Status::unavailable(problem.to_string())))
+    Ok((PushedMetric { environment, flag: flag_key, metric, version, watermark_us }, by_variant))
 }
 
 /// Why a metric was not taken.
 #[derive(Debug)]
 pub enum PushError {
     Malformed(Malformed),
+    Ledger(ledger::Error),
     Store(Status),
 }
 

@@ -57,10 +57,21 @@ pub struct Alerted {
     pub killed_at: Option<Position>,
 }
 
-enum Edit {
+pub(super) enum Edit {
     Create { hook: NewHook, actor: Actor, reason: String },
     Revoke { hook: HookName, actor: Actor, reason: String },
     Alert { hook: HookName, alerts: Vec<Alert> },
+    Note(Noted),
+}
+
+/// A record that changes nothing, about a flag.
+pub(super) struct Noted {
+    pub(super) environment: String,
+    pub(super) flag: ItemName,
+    pub(super) actor: Actor,
+    pub(super) reason: String,
+    pub(super) action: Action,
+    pub(super) detail: String,
 }
 
 /// What an edit comes to; it writes nothing when there is nothing to do.
@@ -99,13 +110,13 @@ impl Ledger {
             return Err(Error::Malformed { field: "id", problem: "is no key".to_owned() });
         }
         let edit = Edit::Create { hook, actor: actor.clone(), reason: reason.to_owned() };
-        self.edit_hooks(Urgency::Normal, edit).await.map(drop)
+        self.edit(Urgency::Normal, edit).await.map(drop)
     }
 
     pub async fn revoke_hook(self: &Arc<Self>, actor: &Actor, reason: &str, hook: HookName) -> Result<(), Error> {
         authorize_hook(actor, reason)?;
         let edit = Edit::Revoke { hook, actor: actor.clone(), reason: reason.to_owned() };
-        self.edit_hooks(Urgency::Normal, edit).await.map(drop)
+        self.edit(Urgency::Normal, edit).await.map(drop)
     }
 
     /// By flag and id; of one flag when it is named.
@@ -140,12 +151,12 @@ impl Ledger {
         let view = self.store.view().await?;
         let (_, verdicts) = self.judge(view.as_ref(), &hook, &alerts).await?;
         match verdicts.iter().any(|verdict| verdict.is_acted_on()) {
-            true => self.edit_hooks(Urgency::Urgent, Edit::Alert { hook, alerts }).await,
+            true => self.edit(Urgency::Urgent, Edit::Alert { hook, alerts }).await,
             false => Ok(Alerted { verdicts, killed_at: None }),
         }
     }
 
-    async fn edit_hooks(self: &Arc<Self>, urgency: Urgency, edit: Edit) -> Result<Alerted, Error> {
+    pub(super) async fn edit(self: &Arc<Self>, urgency: Urgency, edit: Edit) -> Result<Alerted, Error> {
         let ledger = Arc::clone(self);
         let edited = tokio::spawn(async move {
             let _turn = ledger.turns.take(urgency).await;
@@ -223,6 +234,12 @@ impl Ledger {
 
     async fn step(&self, view: &dyn View, edit: &Edit) -> Result<Step, Error> {
         match edit {
+            Edit::Note(Noted { environment, flag, actor, reason, action, detail }) => {
+                let what = What::Note { flag: flag.clone(), action: *action, detail: detail.clone() };
+                let (environment, actor, reason) = (environment.clone(), actor.clone(), reason.clone());
+                let write = Write { environment, actor, reason, what, batch: Batch::default() };
+                Ok(Step { write: Some(write), verdicts: Vec::new() })
+            }
             Edit::Create { hook, actor, reason } => self.create(view, hook, actor, reason).await,
             Edit::Revoke { hook: name, actor, reason } => {
                 self.known(view, name).await?;

@@ -19,6 +19,7 @@ mod load;
 mod log;
 mod misread;
 mod plan;
+mod push;
 mod restore;
 mod rollout;
 mod trip;
@@ -41,6 +42,7 @@ pub use error::{Conflicting, Error};
 pub use history::{HistoryEntry, Replay};
 pub use hook::{Alerted, FLAG_HOOKS, HookName, ListedHook, MAX_AGE, MIN_AGE, NewHook};
 pub use log::Retention;
+pub use push::PushedMetric;
 pub use restore::Restored;
 pub use rollout::{Decided, Rollout};
 

@@ -25,6 +25,7 @@ pub(super) fn rollout(rollout: Rollout, evidence: Option<Evidence>, now_us: i64)
         phase: state.phase.as_str().to_owned(),
         reason,
         attempt: state.attempt,
+        alpha_pass: plan.alpha_pass(state.attempt),
         stages: plan.document.stages.iter().enumerate().map(|(index, one)| stage(plan, index, one)).collect(),
         stage: u32::try_from(state.stage).unwrap_or_default(),
         started_at: started,

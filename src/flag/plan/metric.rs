@@ -77,6 +77,9 @@ pub struct Guard {
     /// Of kind binomial or slow_share.
     pub metric: String,
     pub bound: GuardBound,
+    /// Of [`GuardBound::Above`] and [`GuardBound::Below`]: kills only while the flag also fails more than its baseline does, so that what
+    /// everybody suffers from kills nobody. By itself a guard kills whoever is to blame.
+    pub attributable: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

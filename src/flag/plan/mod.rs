@@ -30,6 +30,17 @@ pub struct Plan {
     pub cool_down: Option<Span>,
     /// Units (people, sessions) that the split deals in a day, for the planner.
     pub units_per_day: Option<u64>,
+    pub alpha_on_retry: AlphaOnRetry,
+}
+
+/// How often the gates of another attempt may be wrong. Who tries until it passes is wrong more often than each attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AlphaOnRetry {
+    /// As often as those of the first.
+    #[default]
+    Keep,
+    /// Half as often as those of the attempt before it, so that all together are wrong at most twice as often as the first.
+    Halve,
 }
 
 /// A share of the traffic, for as long as its gates need.
@@ -205,6 +216,17 @@ impl Start {
         let Self::At(instant) = self else { return None };
         let Instant { second, nanosecond } = Instant::parse(instant)?;
         second.checked_mul(1_000_000)?.checked_add(i64::from(nanosecond / 1_000))
+    }
+}
+
+impl AlphaOnRetry {
+    pub const ALL: [Self; 2] = [Self::Keep, Self::Halve];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::Halve => "halve",
+        }
     }
 }
 

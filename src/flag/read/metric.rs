@@ -10,7 +10,7 @@ use super::{choice, required, value};
 pub(in super::super) const METRIC: &[&str] =
     &["above", "clip", "direction", "event", "expected", "kind", "lag", "margin", "minUnits", "mode", "onFail"];
 pub(in super::super) const MARGIN: &[&str] = &["absolute", "relative"];
-pub(in super::super) const GUARD: &[&str] = &["above", "below", "metric", "name", "worse"];
+pub(in super::super) const GUARD: &[&str] = &["above", "attributable", "below", "metric", "name", "worse"];
 pub(in super::super) const KINDS: [&str; 4] = ["binomial", "mean", "ratio", "slow_share"];
 
 pub(super) fn metric(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Metric> {
@@ -130,7 +130,12 @@ pub(super) fn guard(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) ->
             None
         }
     };
-    Some(Guard { name: name?, metric: metric?, bound: bound? })
+    let attributable = fields.bool("attributable", path, problems).unwrap_or(false);
+    if attributable && bounds.contains(&"worse") {
+        let expected = "it with `above` or `below`: what is `worse` is compared with the baseline anyway";
+        problems.found(path.key("attributable"), "`attributable` with `worse`", expected);
+    }
+    Some(Guard { name: name?, metric: metric?, bound: bound?, attributable })
 }
 
 fn share(fields: &Fields<'_, '_>, key: &str, path: Path<'_>, problems: &mut Problems) -> Option<f64> {

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use super::super::date::Instant;
 use super::super::document::Weight;
 use super::super::node::{Node, quoted};
-use super::super::plan::{Approval, Check, Gate, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share, Stage, Start};
+use super::super::plan::{AlphaOnRetry, Approval, Check, Gate, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share, Stage, Start};
 use super::super::problem::{Path, Problems};
 use super::super::span::Span;
 use super::fields::{Fields, text};
 use super::metric::{margin, number, whole};
 use super::{choice, required, value};
 
-pub(in super::super) const PLAN: &[&str] = &["baseline", "coolDown", "retention", "stages", "treatments", "unitsPerDay"];
+pub(in super::super) const PLAN: &[&str] = &["alphaOnRetry", "baseline", "coolDown", "retention", "stages", "treatments", "unitsPerDay"];
 pub(in super::super) const STAGE: &[&str] = &["bake", "deadline", "gates", "name", "onDeadline", "percent", "start", "weights"];
 pub(in super::super) const START: &[&str] = &["after", "at"];
 pub(in super::super) const GATE: &[&str] = &["approval", "comparison", "metrics", "sampleRatio"];
@@ -38,6 +38,7 @@ pub(super) fn plan(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> 
         retention: span(&fields, "retention", path, problems),
         cool_down: span(&fields, "coolDown", path, problems),
         units_per_day: whole(&fields, "unitsPerDay", path, problems),
+        alpha_on_retry: choice(&fields, "alphaOnRetry", AlphaOnRetry::ALL, AlphaOnRetry::as_str, path, problems).unwrap_or_default(),
     })
 }
 

@@ -4,14 +4,15 @@ use serde_json::Value as Json;
 
 use super::super::document::Weight;
 use super::super::plan::{
-    Approval, Check, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share, Stage, Start,
+    AlphaOnRetry, Approval, Check, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan, SampleRatio, Share,
+    Stage, Start,
 };
 use super::super::span::Span;
 use super::super::value::number_to_json;
 use super::{Object, list, set, text};
 
 pub(super) fn plan(plan: &Plan) -> Json {
-    let Plan { baseline, treatments, stages, retention, cool_down, units_per_day } = plan;
+    let Plan { baseline, treatments, stages, retention, cool_down, units_per_day, alpha_on_retry } = plan;
     Object::default()
         .put("baseline", baseline.as_str())
         .put_some("treatments", set(treatments))
@@ -19,6 +20,7 @@ pub(super) fn plan(plan: &Plan) -> Json {
         .put_some("retention", span(*retention))
         .put_some("coolDown", span(*cool_down))
         .put_some("unitsPerDay", units_per_day.map(Json::from))
+        .put_some("alphaOnRetry", (*alpha_on_retry != AlphaOnRetry::default()).then(|| alpha_on_retry.as_str().into()))
         .finish()
 }
 
@@ -115,12 +117,13 @@ pub(super) fn metric(metric: &Metric) -> Json {
 
 /// A guard that is called as its metric needs no name.
 pub(super) fn guard(guard: &Guard) -> Json {
-    let Guard { name, metric, bound } = guard;
+    let Guard { name, metric, bound, attributable } = guard;
     let object = Object::default().put("metric", metric.as_str()).put_some("name", (name != metric).then(|| name.as_str().into()));
     match bound {
         GuardBound::Above(share) => object.put("above", number_to_json(*share)),
         GuardBound::Below(share) => object.put("below", number_to_json(*share)),
         GuardBound::Worse(than) => object.put("worse", margin(*than)),
     }
+    .put_some("attributable", attributable.then_some(Json::Bool(true)))
     .finish()
 }

@@ -67,7 +67,8 @@ impl Baseline {
         (p0 >= 0.0).then(|| Threshold { p0: p0.min(BASELINE_CAP), frozen: self.frozen.is_some() })
     }
 
-    fn failure_rate(&self) -> Option<f64> {
+    /// The largest of the windows, as it is: of whom everybody fails nobody can be worse. `None` until the control has had enough requests.
+    pub fn failure_rate(&self) -> Option<f64> {
         if self.frozen.is_some() {
             return self.frozen;
         }

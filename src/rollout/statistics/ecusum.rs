@@ -46,6 +46,14 @@ impl Cusum {
         true
     }
 
+    /// Forgets what is more than it takes to fire. A trigger that fires and is not acted on would otherwise remember an incident for longer
+    /// than it lasted.
+    pub fn settle(&mut self, ln_threshold: f64) {
+        // So much above it one bet fires alone.
+        let most = ln_threshold + (ODDS.len() as f64).ln() + 1.0;
+        self.bets.iter_mut().for_each(|bet| *bet = bet.min(most));
+    }
+
     /// The evidence of a rise.
     pub fn ln_evidence(&self) -> f64 {
         ln_mean_exp(&self.bets)
@@ -86,6 +94,16 @@ mod tests {
         let ln_a = ln_threshold(14 * 86_400, 1, 0.01);
         assert!(!cusum.fires(ln_a, DISTINCT_FAILING_UNITS - 1));
         assert!(cusum.fires(ln_a, DISTINCT_FAILING_UNITS));
+    }
+
+    #[test]
+    fn what_is_settled_fires_and_soon_ceases_to() {
+        let (mut cusum, ln_a) = (Cusum::default(), ln_threshold(14 * 86_400, 1, 0.01));
+        cusum.step(100_000, 50_000, 0.05);
+        cusum.settle(ln_a);
+        assert!(cusum.fires(ln_a, DISTINCT_FAILING_UNITS));
+        (0..10).for_each(|_| _ = cusum.step(20, 0, 0.05));
+        assert!(!cusum.fires(ln_a, DISTINCT_FAILING_UNITS));
     }
 
     #[test]

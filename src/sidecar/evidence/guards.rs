@@ -198,6 +198,20 @@ mod tests {
     }
 
     #[test]
+    fn an_attributable_guard_trips_for_what_the_flag_does_and_not_for_what_everybody_suffers() {
+        const ATTRIBUTABLE: &str = "{ metric: errors, above: 0.05, attributable: true }";
+        let mut world = World::new(ATTRIBUTABLE);
+        for _ in 0..10 {
+            world.outcomes((40, 38), (40, 38));
+            assert_eq!(world.tick(Some(1)), []);
+        }
+        let mut world = World::new(ATTRIBUTABLE);
+        world.outcomes((40, 38), (40, 2));
+        let told = world.tick(Some(1)).remove(0).fired.to_string();
+        assert!(told.contains("where 5% are allowed and 5% of the baseline fail"), "{told}");
+    }
+
+    #[test]
     fn many_pods_need_more_evidence_than_one() {
         let first = |pods| {
             let mut world = World::new(ABOVE);

@@ -182,7 +182,9 @@ async fn a_metric_is_pushed_by_version_and_checked_against_the_flag() {
         intent: intent(),
     };
     assert!(admin.push_metric(push(2, vec![arm("on", 5), arm("off", 4)])).await.unwrap().into_inner().taken);
-    assert!(!admin.push_metric(push(1, vec![arm("on", 9)])).await.unwrap().into_inner().taken);
+    for version in [2, 1] {
+        assert!(!admin.push_metric(push(version, vec![arm("on", 9)])).await.unwrap().into_inner().taken);
+    }
     let pushed = known(&mut admin).await.pushed;
     assert_eq!((pushed.len(), pushed[0].version, pushed[0].arms.len()), (1, 2, 2));
     for (wrong, field) in [
@@ -198,4 +200,50 @@ async fn a_metric_is_pushed_by_version_and_checked_against_the_flag() {
         let refused = admin.push_metric(wrong).await.unwrap_err();
         assert!(refused.message().starts_with(field), "{field}: {}", refused.message());
     }
+}
+
+/// Nothing that a gate reads comes from nobody, and what changes nothing is not noted.
+#[tokio::test]
+async fn a_metric_that_was_taken_is_in_the_audit_log_once_with_whoever_pushed_it() {
+    let data = tempfile::tempdir().unwrap();
+    let control = Process::control(data.path());
+    apply(&control).await;
+    let push = |version, actor: &str, reason: &str| PushMetricRequest {
+        environment: "default".into(),
+        flag_key: "checkout".into(),
+        metric: "errors".into(),
+        version,
+        watermark: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+        arms: Vec::new(),
+        intent: Some(Intent { actor: actor.into(), reason: reason.into(), expect_revision: None }),
+    };
+    let admin = control.admin();
+    let send = |request| {
+        let mut admin = admin.clone();
+        tokio::spawn(async move { admin.push_metric(request).await.map(|answer| answer.into_inner().taken) })
+    };
+    // The same at once: one is taken, and one noted.
+    let sent = [send(push(3, "warehouse", "nightly")), send(push(3, "warehouse", "nightly"))];
+    let mut taken = 0;
+    for sent in sent {
+        taken += u32::from(sent.await.unwrap().unwrap());
+    }
+    assert_eq!(taken, 1);
+    assert!(!send(push(2, "eve", "late")).await.unwrap().unwrap());
+    assert!(send(push(4, "ana", "")).await.unwrap().unwrap(), "a reason may be empty");
+    for (wrong, field) in [(push(5, "", ""), "intent.actor"), (PushMetricRequest { metric: "typo".into(), ..push(5, "ana", "") }, "metric")]
+    {
+        assert!(send(wrong).await.unwrap().unwrap_err().message().starts_with(field), "{field}");
+    }
+    let query = ListAuditRequest { environment: "default".into(), flag_key: "checkout".into(), ..Default::default() };
+    let entries = admin.clone().list_audit(query).await.unwrap().into_inner().entries;
+    let told: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.action == "push-metric")
+        .map(|entry| (entry.actor.as_str(), entry.reason.as_str(), entry.detail.as_str()))
+        .collect();
+    let of = |version: u64| format!("metric errors, version {version}, complete up to 2023-11-14T22:13:20Z");
+    assert_eq!(told, [("ana", "", of(4).as_str()), ("warehouse", "nightly", of(3).as_str())]);
+    let verdict = admin.clone().verify_audit(VerifyAuditRequest {}).await.unwrap().into_inner();
+    assert!(verdict.intact, "{}", verdict.problem);
 }
