@@ -16,14 +16,17 @@ use tonic_health::pb::health_client::HealthClient;
 use super::connect::{Author, open};
 use super::documents::Documents;
 use super::exit::{Failure, Outcome, innermost};
+use super::later;
 use super::output::{Out, count};
 use super::ready::{self, Addresses};
 use super::roles::{end, free, host, unstartable};
+use crate::control::hooks::Listen;
 use crate::control::ledger::{Actor, Command};
 use crate::control::{self, DEFAULT_ENVIRONMENT, Ledger};
 use crate::flag::SAMPLES;
 use crate::lifecycle::Shutdown;
-use crate::{sidecar, telemetry};
+use crate::sidecar;
+use crate::telemetry::{self, decisions};
 
 /// Ports of further pods lie this far apart.
 const STRIDE: u16 = 10;
@@ -58,16 +61,25 @@ pub struct Args {
     telemetry: telemetry::Args,
 }
 
+/// Declares the arguments. `dev` shares its terminal with whoever tries things there, so it logs what is wrong and not what is well; that
+/// its sidecars lose their control plane when all of them end together is not wrong.
+pub fn declare(command: clap::Command) -> clap::Command {
+    later::declare::<Args>(command).mut_arg("log_level", |level| level.default_value("warn,yardarm::replica::follow=error"))
+}
+
 /// All on 127.0.0.1.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ports")]
 struct Ports {
-    /// The usual ports are this plus 20, 13 and 14; with 0 the system picks free ones
+    /// The usual ports are this plus 20, 21, 13 and 14; with 0 the system picks free ones
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     port_base: u16,
     /// Of the control plane [default: 8020]
     #[arg(long, value_name = "PORT")]
     control_port: Option<u16>,
+    /// Of the control plane's webhooks [default: 8021]
+    #[arg(long, value_name = "PORT")]
+    webhooks_port: Option<u16>,
     /// Of the first sidecar; each further pod adds 10 [default: 8013]
     #[arg(long, value_name = "PORT")]
     sidecar_port: Option<u16>,
@@ -100,10 +112,12 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     usable(&data)?;
     let mut given = Given::default();
     let control_address = ports.control(&mut given)?;
+    let webhooks = Listen(Some(ports.webhooks(&mut given)?));
     let pod_ports = (0..pods).map(|pod| ports.pod(pod, &mut given)).collect::<Result<Vec<_>, _>>()?;
     given.are_free()?;
 
-    let control = control::Args { listen: control_address, data: data.clone(), ends_with_its_pods: true, ..control_defaults()? };
+    let defaults = control_defaults()?;
+    let control = control::Args { listen: control_address, webhooks, data: data.clone(), ends_with_its_pods: true, ..defaults };
     let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
     let news = fill(&running.ledger, &environment, document, &author).await?;
 
@@ -117,7 +131,8 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     let are_warm = tokio::time::timeout(WARM_UP, warm(&sidecars)).await.is_ok();
 
     let flag = first_flag(&running.ledger, &environment);
-    let addresses = Addresses::here(Some(environment), Some(ready::Control { grpc: running.grpc, data }), sidecars);
+    let addresses =
+        Addresses::here(Some(environment), Some(ready::Control { grpc: running.grpc, webhooks: running.webhooks, data }), sidecars);
     let _announced = ready.announce(&addresses)?;
     out.answer(&addresses, |out, addresses| print(out, addresses, &news, flag, are_warm))?;
     end(&shutdown).await
@@ -187,6 +202,9 @@ fn pod_args(
     management: SocketAddr,
     pods: u16,
 ) -> sidecar::Args {
+    // The same people have the same names in the log of every pod.
+    let salt_file = Some(data.join(decisions::SALT_FILE));
+    let decisions = decisions::Args { dir: Some(data.join("decisions").join(pod)), salt_file, ..decisions::Args::default() };
     let socket = Some(data.join(format!("{pod}.sock"))).filter(|path| path.as_os_str().len() <= LONGEST_SOCKET);
     sidecar::Args {
         upstream: sidecar::Upstream {
@@ -198,7 +216,7 @@ fn pod_args(
             node: String::new(),
         },
         // Many pods on one machine share its cores.
-        serve: sidecar::Serve { listen, socket, management, threads: (pods > 1).then_some(1), ..sidecar::Serve::default() },
+        serve: sidecar::Serve { listen, socket, management, threads: (pods > 1).then_some(1), decisions, ..sidecar::Serve::default() },
     }
 }
 
@@ -228,7 +246,8 @@ fn first_flag(ledger: &Ledger, environment: &str) -> Option<String> {
 fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>, are_warm: bool) -> Result<(), Failure> {
     let Addresses { environment: Some(environment), control: Some(control), sidecars, .. } = addresses else { return Ok(()) };
     out.line(format!("{}: environment {environment}, store in {}, {news}", "yardarm dev".bold(), control.data.display()))?;
-    out.line(format!("  control plane  http://{}", control.grpc))?;
+    let webhooks = control.webhooks.map(|address| format!("  webhooks http://{address}")).unwrap_or_default();
+    out.line(format!("  control plane  http://{}{webhooks}", control.grpc))?;
     for ready::Sidecar { pod, tcp, socket, management } in sidecars {
         let pod = pod.as_deref().unwrap_or_default();
         let socket = socket.as_ref().map(|path| format!("  unix:{}", path.display())).unwrap_or_default();
@@ -279,6 +298,10 @@ impl Ports {
         given.give(self.control_port.or_else(|| self.usual(20)), "the control plane".to_owned(), "--control-port")
     }
 
+    fn webhooks(&self, given: &mut Given) -> Result<SocketAddr, Failure> {
+        given.give(self.webhooks_port.or_else(|| self.usual(21)), "webhooks".to_owned(), "--webhooks-port")
+    }
+
     /// Of the sidecar and of its management endpoints. `pod` counts from 0.
     fn pod(&self, pod: u16, given: &mut Given) -> Result<(SocketAddr, SocketAddr), Failure> {
         let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
@@ -326,7 +349,7 @@ mod tests {
     use super::*;
 
     fn ports(port_base: u16) -> Ports {
-        Ports { port_base, control_port: None, sidecar_port: None, management_port: None }
+        Ports { port_base, control_port: None, webhooks_port: None, sidecar_port: None, management_port: None }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::exit::{Failure, innermost};
-use crate::flag::{Document, Problem, Problems, Segments, check_environment, compile, limits};
+use crate::flag::{Document, Problem, Problems, Segments, Templates, check_environment, compile, limits};
 
 /// Files that together are one document.
 pub struct Documents {
@@ -45,8 +45,9 @@ impl Documents {
 
     fn join(files: Vec<File>) -> Self {
         let mut documents = Self { files, joined: Document::default(), origins: BTreeMap::new(), misread: Vec::new() };
+        let templates = documents.templates();
         for (index, File { text, .. }) in documents.files.iter().enumerate() {
-            let (document, problems) = Document::parse_partly(text);
+            let (document, problems) = Document::parse_partly_with(text, &templates);
             documents.misread.extend(problems.into_iter().map(|problem| (index, problem)));
             let Some(Document { flags, segments, metadata, evaluators }) = document else { continue };
             let paths = flags.keys().map(|key| format!("flags.{key}")).chain(segments.keys().map(|key| format!("segments.{key}")));
@@ -64,6 +65,21 @@ impl Documents {
             documents.joined.evaluators.extend(evaluators);
         }
         documents
+    }
+
+    /// Those of all files, because a flag may name one that stands in another.
+    fn templates(&mut self) -> Templates {
+        let mut templates = Templates::default();
+        for (index, File { name, text }) in self.files.iter().enumerate().filter(|(_, file)| file.text.contains("templates")) {
+            let mut twice = Problems::default();
+            for template in templates.join(Templates::of(text)) {
+                let found = format!("a template that stands in a file before {name} too");
+                let path = format!("templates.{template}");
+                twice.push(Problem { path, line: None, found, expected: "one template of each name".to_owned(), hint: None });
+            }
+            self.misread.extend(twice.located_in(text).into_iter().map(|problem| (index, problem)));
+        }
+        templates
     }
 
     /// What keeps these files from being a document, whatever it says.
@@ -206,6 +222,28 @@ mod tests {
         let segment = "segments:\n  staff: { included: [ana] }\n";
         assert_eq!(check(&[rule, segment]), Vec::<String>::new());
         assert_eq!(check(&[rule]).len(), 1);
+    }
+
+    #[test]
+    fn a_template_may_stand_in_another_file_and_in_one_only() {
+        let flag = "flags:
+  a:
+    variants: { on: true, off: false }
+    defaultVariant: off
+    rules: [ { split: { weights: { on: 0, off: 100 } } } ]
+    rollout: { template: quick, with: { share: 5 } }
+";
+        let template = "templates:
+  quick:
+    parameters: { share: }
+    rollout: { baseline: $(baseline), treatments: [ $(treatment) ], stages: [ { percent: $(share) }, { percent: 100 } ] }
+";
+        assert_eq!(check(&[flag, template]), Vec::<String>::new());
+        let unknown = check(&[flag]);
+        assert!(unknown[0].starts_with("0.yaml:6: flags.a.rollout.template: found the unknown template \"quick\""), "{unknown:?}");
+        let twice = check(&[flag, template, template]);
+        assert_eq!(twice.len(), 1, "{twice:?}");
+        assert!(twice[0].starts_with("2.yaml:2: templates.quick: found a template that stands in a file before 2.yaml too"), "{twice:?}");
     }
 
     #[test]

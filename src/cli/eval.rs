@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
+use tonic::metadata::MetadataValue;
 
 use super::connect::{ControlPlane, Environment, Sidecar};
 use super::context;
@@ -15,6 +16,7 @@ use super::output::Out;
 use super::replay::{Flags, Replay};
 use super::status;
 use crate::flag::{Asked, Context, Explanation, Lookup as _, Segments, compile};
+use crate::sidecar::{INSPECTION, PURPOSE};
 use crate::wire::v1;
 
 #[derive(Debug, clap::Args)]
@@ -67,7 +69,8 @@ fn from_files(key: &str, context: &Context, files: &[PathBuf]) -> Result<Answer,
     let document = &documents.joined;
     let (segments, _) = Segments::compile(document.segments.iter().map(|(key, segment)| (key.as_str(), segment)));
     let compiled = document.flags.iter().filter_map(|(key, flag)| Some((key.clone(), compile(key, flag, &segments).ok()?)));
-    let flags = Flags(compiled.collect());
+    // A file is as new as it is.
+    let flags = Flags { by_key: compiled.collect(), age_ms: 0 };
     let flag = flags.flag(key).ok_or_else(|| {
         let known: Vec<_> = document.flags.keys().map(String::as_str).collect();
         let known = if known.is_empty() { "they hold no flags".to_owned() } else { format!("there are {}", known.join(", ")) };
@@ -93,6 +96,8 @@ async fn from_sidecar(
         r#type: v1::ValueType::Unspecified.into(),
     });
     request.set_timeout(control.timeout);
+    // Nobody is served by it, so that no decision log and no evidence is to count it.
+    request.metadata_mut().insert(PURPOSE, MetadataValue::from_static(INSPECTION));
     let answer = sidecar.connect().await?.evaluate(request).await.map_err(status::of_sidecar)?.into_inner();
     let decision = Decision::from(answer.decision.unwrap_or_default());
     let mut answer = Answer { decision, sidecar: Some(sidecar.address.clone()), explanation: None, remark: None };

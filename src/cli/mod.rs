@@ -15,16 +15,21 @@ mod documents;
 mod duration;
 mod environments;
 mod eval;
+mod evidence;
 mod exit;
 mod flag;
 mod healthcheck;
+mod hook;
 mod kill;
+mod later;
 mod output;
 mod pods;
 mod ready;
 mod replace;
 mod replay;
+mod report;
 mod roles;
+mod rollout;
 mod status;
 mod table;
 mod view;
@@ -36,6 +41,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, FromArgMatches as _};
 
 use exit::{EXIT_CODES, Failure, Outcome};
+use later::Later;
 use output::{Format, Out};
 
 /// Feature flags whose kill switch is acknowledged by every pod.
@@ -53,39 +59,47 @@ struct Cli {
 enum Command {
     /// Run everything in one process: control plane, sidecars and sample flags
     #[cfg(feature = "control")]
-    Dev(dev::Args),
+    Dev(Later<dev::Args>),
     /// Run the control plane: it keeps the flags and tells every sidecar
     #[cfg(feature = "control")]
-    Control(roles::ControlArgs),
+    Control(Later<roles::ControlArgs>),
     /// Run a sidecar: it answers applications from memory
-    Sidecar(roles::SidecarArgs),
+    Sidecar(Later<Box<roles::SidecarArgs>>),
     /// Ask a sidecar or a control plane whether it is well, as the probe of a container
-    Healthcheck(healthcheck::Args),
+    Healthcheck(Later<healthcheck::Args>),
     /// Ask a sidecar what a context is served, and explain it rule by rule
-    Eval(eval::Args),
+    Eval(Later<eval::Args>),
     /// List, show, change and check flags
-    Flag(flag::Args),
+    Flag(Later<flag::Args>),
     /// Print every change of flags as a sidecar sees it
-    Watch(watch::Args),
+    Watch(Later<watch::Args>),
     /// Stop a flag everywhere: it serves its kill variant, whatever its rules say
-    Kill(kill::KillArgs),
+    Kill(Later<kill::KillArgs>),
     /// End the kill of a flag
-    Restore(kill::RestoreArgs),
+    Restore(Later<kill::RestoreArgs>),
+    /// Move a flag's traffic by a plan: start, look, approve, stop, take back
+    Rollout(Later<rollout::Args>),
+    /// URLs that kill a flag when an alert fires
+    Hook(Later<hook::Args>),
     /// Show which pod holds which revision, how old it is there, and what was rejected
-    Pods(pods::Args),
+    Pods(Later<pods::Args>),
+    /// Show who was served what, and what became of them
+    Evidence(Later<evidence::Args>),
     /// Show who changed what and why, or check that the record is whole
-    Audit(audit::Args),
+    Audit(Later<audit::Args>),
+    /// Read decision logs: people on each variant, error rates, what a person was served and why
+    Report(Later<report::Args>),
     /// List, create and copy environments
-    Env(environments::Args),
+    Env(Later<environments::Args>),
     /// Write everything that the control plane holds to a file
-    Backup(backup::Args),
+    Backup(Later<backup::Args>),
     /// Replace everything that the control plane holds with a backup
-    RestoreBackup(backup::RestoreArgs),
+    RestoreBackup(Later<backup::RestoreArgs>),
     /// Measure what Yardarm costs on this machine, beside its floors
     #[cfg(feature = "control")]
-    Bench(bench::Args),
+    Bench(Later<bench::Args>),
     /// Print the completion script of a shell
-    Completion(completion::Args),
+    Completion(Later<completion::Args>),
 }
 
 /// Reads the arguments, runs the command and says how it ended.
@@ -96,36 +110,47 @@ pub fn run() -> ExitCode {
     };
     let out = &mut Out::new(format);
     let outcome = match command {
-        #[cfg(feature = "control")]
-        Command::Dev(args) => dev::run(args, out),
-        #[cfg(feature = "control")]
-        Command::Control(args) => roles::control(args, out),
-        Command::Sidecar(args) => roles::sidecar(args, out),
-        Command::Healthcheck(args) => ask(healthcheck::run(args, out)),
-        Command::Eval(args) => ask(eval::run(args, out)),
-        Command::Flag(args) => ask(flag::run(args, out)),
-        Command::Watch(args) => ask(watch::run(args, out)),
-        Command::Kill(args) => ask(kill::kill(args, out)),
-        Command::Restore(args) => ask(kill::restore(args, out)),
-        Command::Pods(args) => ask(pods::run(args, out)),
-        Command::Audit(args) => ask(audit::run(args, out)),
-        Command::Env(args) => ask(environments::run(args, out)),
-        Command::Backup(args) => ask(backup::run(args, out)),
-        Command::RestoreBackup(args) => ask(backup::restore(args, out)),
-        #[cfg(feature = "control")]
-        Command::Bench(args) => bench::run(args, out),
-        Command::Completion(args) => completion::run(args, out),
+        Command::Sidecar(Later(args)) => roles::sidecar(*args, out),
+        command => carry_out(command, out),
     };
     output::end(outcome, format)
 }
 
-/// The whole command line. `dev` shares its terminal with whoever tries things there, so it logs what is wrong and not what is well; that
-/// its sidecars lose their control plane when all of them end together is not wrong.
+/// By itself, so that a sidecar is not resident with what every other command does.
+#[inline(never)]
+fn carry_out(command: Command, out: &mut Out) -> Outcome {
+    match command {
+        #[cfg(feature = "control")]
+        Command::Dev(Later(args)) => dev::run(args, out),
+        #[cfg(feature = "control")]
+        Command::Control(Later(args)) => roles::control(args, out),
+        Command::Sidecar(Later(args)) => roles::sidecar(*args, out),
+        Command::Healthcheck(Later(args)) => ask(healthcheck::run(args, out)),
+        Command::Eval(Later(args)) => ask(eval::run(args, out)),
+        Command::Flag(Later(args)) => ask(flag::run(args, out)),
+        Command::Watch(Later(args)) => ask(watch::run(args, out)),
+        Command::Kill(Later(args)) => ask(kill::kill(args, out)),
+        Command::Restore(Later(args)) => ask(kill::restore(args, out)),
+        Command::Rollout(Later(args)) => ask(rollout::run(args, out)),
+        Command::Hook(Later(args)) => ask(hook::run(args, out)),
+        Command::Pods(Later(args)) => ask(pods::run(args, out)),
+        Command::Evidence(Later(args)) => ask(evidence::run(args, out)),
+        Command::Audit(Later(args)) => ask(audit::run(args, out)),
+        Command::Report(Later(args)) => report::run(args, out),
+        Command::Env(Later(args)) => ask(environments::run(args, out)),
+        Command::Backup(Later(args)) => ask(backup::run(args, out)),
+        Command::RestoreBackup(Later(args)) => ask(backup::restore(args, out)),
+        #[cfg(feature = "control")]
+        Command::Bench(Later(args)) => bench::run(args, out),
+        Command::Completion(Later(args)) => completion::run(args, out),
+    }
+}
+
+/// The whole command line.
 fn command() -> clap::Command {
     let command = Cli::command();
     #[cfg(feature = "control")]
-    let command =
-        command.mut_subcommand("dev", |dev| dev.mut_arg("log_level", |level| level.default_value("warn,yardarm::replica::follow=error")));
+    let command = command.mut_subcommand("dev", |dev| dev.defer(dev::declare));
     command
 }
 

@@ -31,6 +31,8 @@ pub struct Addresses {
 #[serde(rename_all = "camelCase")]
 pub struct Control {
     pub grpc: SocketAddr,
+    /// `null`: nowhere.
+    pub webhooks: Option<SocketAddr>,
     pub data: PathBuf,
 }
 

@@ -9,8 +9,11 @@ use super::status;
 use crate::flag::{CompiledFlag, Context, Explanation, Flag, Lookup, Problems, Reason, Segment, Segments, compile};
 use crate::wire::v1;
 
-/// Flags by key, for prerequisites.
-pub struct Flags(pub HashMap<String, CompiledFlag>);
+/// Flags by key, for prerequisites, as old as they were.
+pub struct Flags {
+    pub by_key: HashMap<String, CompiledFlag>,
+    pub age_ms: u64,
+}
 
 /// A decision that a sidecar made at a revision.
 pub struct Replay<'a> {
@@ -41,7 +44,7 @@ impl Replay<'_> {
             let compiled = compiled.map_err(|problems| unreadable("flag", &info.key, &problems))?.with_kill(is_killed);
             flags.insert(info.key, compiled);
         }
-        let flags = Flags(flags);
+        let flags = Flags { by_key: flags, age_ms: self.decision.age_ms.unwrap_or_default() };
         let flag = flags.flag(&self.key).ok_or_else(|| Failure::unable("the control plane answered without the flag"))?;
         Ok(flag.explain(context, &flags))
     }
@@ -72,6 +75,10 @@ fn unreadable(what: &str, key: &str, problems: &Problems) -> Failure {
 
 impl Lookup for Flags {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
-        self.0.get(key).cloned()
+        self.by_key.get(key).cloned()
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
     }
 }

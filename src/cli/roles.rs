@@ -53,12 +53,18 @@ pub fn control(args: ControlArgs, out: &mut Out) -> Outcome {
     host(None, &telemetry, async |shutdown| {
         owned.end_with_owner(&shutdown)?;
         free(control.listen, "the control plane", "--listen")?;
+        if let Some(address) = control.webhooks.0 {
+            free(address, "webhooks", "--webhooks")?;
+        }
         let data = control.data.clone();
         let running = control::start(control, shutdown.clone()).await.map_err(unstartable)?;
-        let addresses = Addresses::here(None, Some(ready::Control { grpc: running.grpc, data }), Vec::new());
+        let addresses = Addresses::here(None, Some(ready::Control { grpc: running.grpc, webhooks: running.webhooks, data }), Vec::new());
         let _announced = ready.announce(&addresses)?;
         out.answer(&addresses, |out, addresses| match &addresses.control {
-            Some(ready::Control { grpc, data }) => out.line(format!("control plane on http://{grpc}, store in {}", data.display())),
+            Some(ready::Control { grpc, webhooks, data }) => {
+                let webhooks = webhooks.map(|address| format!(", webhooks on http://{address}")).unwrap_or_default();
+                out.line(format!("control plane on http://{grpc}{webhooks}, store in {}", data.display()))
+            }
             None => Ok(()),
         })?;
         end(&shutdown).await

@@ -59,6 +59,13 @@ pub enum Action {
     Kill,
     Restore,
     RestoreBackup,
+    Rollout,
+    CreateHook,
+    RevokeHook,
+    /// An alert came by a hook while its flag was killed already.
+    NoteAlert,
+    /// Statistics of a metric came from elsewhere, and gates read them.
+    PushMetric,
 }
 
 /// The newest record of a chain: what the next one continues.
@@ -153,7 +160,7 @@ fn combined(hashes: impl Iterator<Item = Option<Hash>>) -> Option<Hash> {
 }
 
 impl Action {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::CreateEnvironment,
         Self::CopyEnvironment,
         Self::Apply,
@@ -162,6 +169,11 @@ impl Action {
         Self::Kill,
         Self::Restore,
         Self::RestoreBackup,
+        Self::Rollout,
+        Self::CreateHook,
+        Self::RevokeHook,
+        Self::NoteAlert,
+        Self::PushMetric,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -174,6 +186,11 @@ impl Action {
             Self::Kill => "kill",
             Self::Restore => "restore",
             Self::RestoreBackup => "restore-backup",
+            Self::Rollout => "rollout",
+            Self::CreateHook => "create-hook",
+            Self::RevokeHook => "revoke-hook",
+            Self::NoteAlert => "note-alert",
+            Self::PushMetric => "push-metric",
         }
     }
 

@@ -3,10 +3,13 @@
 pub mod admin;
 pub mod audit;
 pub mod backup;
+pub mod evidence;
 pub mod fleet;
 pub mod hex;
+pub mod hooks;
 pub mod ledger;
 pub mod publish;
+pub mod rollouts;
 pub mod store;
 mod stored;
 

@@ -1,7 +1,7 @@
 //! Starts the control plane and says where it listens.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +11,13 @@ use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use super::accept::connections;
+use super::evidence::{self, Evidence};
 use super::ledger::{Actor, Command, Retention};
+use super::rollouts::{self, Conductor, Guards, Reported};
 use super::routes::Routes;
 use super::store::{Embedded, Store};
-use super::{Fleet, Ledger, admin, fleet, publish};
-use crate::clock::{Clock, SystemClock};
+use super::{Fleet, Ledger, admin, fleet, hooks, publish};
+use crate::clock::{AheadClock, Clock, Micros, SystemClock};
 use crate::lifecycle::{Phase, Shutdown};
 use crate::telemetry::rpc::TraceLayer;
 use crate::wire::{DESCRIPTORS, v1};
@@ -28,6 +30,10 @@ pub struct Args {
     /// Where sidecars and the command line reach the control plane
     #[arg(long, env = "YARDARM_LISTEN", default_value = "127.0.0.1:8020")]
     pub listen: SocketAddr,
+
+    /// Where alerting systems reach the webhooks that kill flags, as 127.0.0.1:8021; empty: nowhere
+    #[arg(long, env = "YARDARM_WEBHOOKS", value_name = "ADDRESS", default_value = "")]
+    pub webhooks: hooks::Listen,
 
     /// Directory of the store; created when it is absent
     #[arg(long, env = "YARDARM_DATA", value_name = "DIR", default_value = ".yardarm")]
@@ -45,6 +51,10 @@ pub struct Args {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub reflection: bool,
 
+    /// To play a plan of weeks in minutes: the clock is ahead of the machine's by as many seconds as this file says, read ten times a second
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub clock_ahead: Option<PathBuf>,
+
     /// The pods end with this process: a start after it misses none of them.
     #[arg(skip)]
     pub ends_with_its_pods: bool,
@@ -53,11 +63,16 @@ pub struct Args {
     pub publish: publish::Args,
 }
 
+/// How often the file of `--clock-ahead` is read.
+const CLOCK_LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
+
 /// What runs, and where it was bound.
 pub struct Running {
     pub grpc: SocketAddr,
+    pub webhooks: Option<SocketAddr>,
     pub ledger: Arc<Ledger>,
     pub fleet: Arc<Fleet>,
+    pub evidence: Arc<dyn Evidence>,
 }
 
 /// A peer that does not answer a ping within this is gone: its streams are freed, and a sidecar behind a dead link is seen as such.
@@ -72,10 +87,15 @@ const PROVOKED_RESETS: usize = 1_024;
 
 /// Opens the store, serves Admin, Replication, health and reflection, and returns once the address is bound. It ends with `shutdown`.
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let Args { listen, data, log_changes, log_days, reflection, ends_with_its_pods, publish } = args;
+    let Args { listen, webhooks, data, log_changes, log_days, reflection, clock_ahead, ends_with_its_pods, publish } = args;
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let grpc = listener.local_addr()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let webhook_listener = bind_webhooks(webhooks).await?;
+    let webhooks = webhook_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+    let clock: Arc<dyn Clock> = match clock_ahead {
+        Some(file) => ahead_by(file, shutdown.clone()).await,
+        None => Arc::new(SystemClock::new()),
+    };
     let retention = Retention { changes: log_changes, age: Duration::from_secs(u64::from(log_days) * 24 * 3600) };
     let dir = data.clone();
     let store: Arc<dyn Store> = Arc::new(tokio::task::spawn_blocking(move || Embedded::open(&dir)).await??);
@@ -85,6 +105,8 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         ledger.commit(&Actor::new("yardarm"), "first start", command).await?;
     }
     let fleet = Fleet::new(Arc::clone(&clock));
+    let evidence: Arc<dyn Evidence> = Arc::new(evidence::Durable::open(&data, Arc::clone(&clock)).await?);
+    tokio::spawn(evidence::sweep(Arc::clone(&evidence), Arc::clone(&ledger), shutdown.clone()));
     if !ends_with_its_pods {
         remember_pods(&fleet, &ledger, data, &shutdown).await?;
     }
@@ -92,10 +114,15 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<v1::admin_server::AdminServer<admin::Admin>>().await;
     health.set_serving::<publish::Publish>().await;
+    let reported = Arc::new(Reported::new(Arc::clone(&ledger), Arc::clone(&evidence)));
+    let guards = Guards::new(Arc::clone(&ledger), Arc::clone(&evidence));
+    tokio::spawn(Conductor::new(Arc::clone(&ledger), Arc::clone(&reported), guards).run(shutdown.clone()));
     let mut routes = Routes::default()
         .with(health_service)
-        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), shutdown.clone()))
-        .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), clock, publish, shutdown.clone()));
+        .with(admin::service(Arc::clone(&ledger), Arc::clone(&fleet), webhooks, Arc::clone(&evidence), shutdown.clone()))
+        .with(rollouts::service(Arc::clone(&ledger), reported))
+        .with(evidence::service(Arc::clone(&evidence), Arc::clone(&ledger)))
+        .with(publish::service(Arc::clone(&ledger), Arc::clone(&fleet), Arc::clone(&clock), publish, shutdown.clone()));
     if reflection {
         routes = routes.with(tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS).build_v1()?);
     }
@@ -108,6 +135,9 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         .http2_max_local_error_reset_streams(Some(PROVOKED_RESETS))
         .layer(TraceLayer);
 
+    if let Some(listener) = webhook_listener {
+        tokio::spawn(hooks::serve(listener, Arc::clone(&ledger), clock, shutdown.clone()));
+    }
     let connections = connections(listener);
     let served = Arc::clone(&ledger);
     let drained = shutdown.hold(Phase::Drain, "the control plane's connections");
@@ -133,8 +163,13 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         }
         drop(served);
     });
-    tracing::info!(%grpc, environments = ledger.environments().len(), "control plane serves");
-    Ok(Running { grpc, ledger, fleet })
+    tracing::info!(%grpc, webhooks = webhooks.map(tracing::field::display), environments = ledger.environments().len(), "control plane serves");
+    Ok(Running { grpc, webhooks, ledger, fleet, evidence })
+}
+
+async fn bind_webhooks(hooks::Listen(address): hooks::Listen) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    TcpListener::bind(address).await.map(Some).with_context(|| format!("cannot listen for webhooks on {address}"))
 }
 
 /// Misses the pods of before until they come back, and notes who is here from now on.
@@ -150,4 +185,28 @@ async fn remember_pods(fleet: &Arc<Fleet>, ledger: &Ledger, data: PathBuf, shutd
     let hold = shutdown.hold(Phase::StopAccepting, "the list of pods");
     tokio::spawn(fleet::keep(Arc::clone(fleet), data, shutdown.clone(), hold));
     Ok(())
+}
+
+/// Ahead from the first reading on: what was decided before a restart was decided then.
+async fn ahead_by(file: PathBuf, shutdown: Shutdown) -> Arc<AheadClock> {
+    tracing::warn!(file = %file.display(), "the clock is ahead of the machine's by what this file says: plans are played, not carried out");
+    let clock = Arc::new(AheadClock::default());
+    clock.be_ahead_us(micros_in(&file).await);
+    let moved = Arc::clone(&clock);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(CLOCK_LOOKED_AT_EVERY);
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                _ = ticks.tick() => moved.be_ahead_us(micros_in(&file).await),
+            }
+        }
+    });
+    clock
+}
+
+/// Nothing is 0: a file that is being written is read again soon.
+async fn micros_in(file: &Path) -> Micros {
+    let seconds = tokio::fs::read_to_string(file).await.ok().and_then(|text| text.trim().parse::<i64>().ok());
+    seconds.unwrap_or(0).saturating_mul(1_000_000)
 }

@@ -10,10 +10,16 @@
 //! env/{env}/kill/{key}                     a kill that stands
 //! env/{env}/log/{revision}                 what a change touched: for readers that resume; cut at the old end
 //! env/{env}/version/{kind}/{key}/{revision}   every definition that an item ever had
+//! env/{env}/rollout/{key}                  where a flag's rollout is
+//! env/{env}/decision/{key}/{revision}      what decided it, with all that it was decided from
+//! env/{env}/hook/{flag}/{id}               a URL that kills a flag; it goes with the flag and is not copied with the environment
+//! env/{env}/restored/{flag}                when the newest kill of a flag was ended: Unix time, microseconds, as text
 //! ```
 //! Numbers in keys are 16 hexadecimal digits, so that they sort.
 
 mod codec;
+mod hook;
+mod rollout;
 mod version;
 
 use super::audit::kind_name;
@@ -21,6 +27,8 @@ use super::store::Range;
 use crate::flag::{ItemKind, ItemName, Revision};
 
 pub use codec::{HeadRecord, LogRecord, decode_item, decode_kill, encode_item, encode_kill};
+pub use hook::{Hook, Identity, Seen};
+pub use rollout::{Decision, decode_rollout, encode_rollout};
 pub use version::Version;
 
 pub const FORMAT: &str = "format";
@@ -66,6 +74,22 @@ pub fn kills(environment: &str) -> Range {
     Range::under(format!("env/{environment}/kill/"))
 }
 
+pub fn rollout(environment: &str, flag: &str) -> String {
+    format!("env/{environment}/rollout/{flag}")
+}
+
+pub fn rollouts(environment: &str) -> Range {
+    Range::under(format!("env/{environment}/rollout/"))
+}
+
+pub fn decision(environment: &str, flag: &str, revision: Revision) -> String {
+    format!("env/{environment}/decision/{flag}/{revision:016x}")
+}
+
+pub fn decisions(environment: &str, flag: &str) -> Range {
+    Range::under(format!("env/{environment}/decision/{flag}/"))
+}
+
 pub fn log(environment: &str, revision: Revision) -> String {
     format!("env/{environment}/log/{revision:016x}")
 }
@@ -91,6 +115,28 @@ fn versions_prefix(environment: &str, ItemName { kind, key }: &ItemName) -> Stri
     format!("env/{environment}/version/{}/{key}/", kind_name(*kind))
 }
 
+pub fn hook(environment: &str, flag: &str, id: &str) -> String {
+    format!("env/{environment}/hook/{flag}/{id}")
+}
+
+pub fn hooks(environment: &str, flag: &str) -> Range {
+    Range::under(format!("env/{environment}/hook/{flag}/"))
+}
+
+/// Of every flag.
+pub fn all_hooks(environment: &str) -> Range {
+    Range::under(format!("env/{environment}/hook/"))
+}
+
+/// The flag of a hook's key.
+pub fn flag_of_hook(key: &str) -> &str {
+    key.rsplit('/').nth(1).unwrap_or_default()
+}
+
+pub fn restored(environment: &str, flag: &str) -> String {
+    format!("env/{environment}/restored/{flag}")
+}
+
 /// Whether a key is one of this layout, in an environment that there is.
 pub fn is_ours(key: &str, is_environment: impl Fn(&str) -> bool) -> bool {
     let mut parts = key.split('/');
@@ -101,7 +147,8 @@ pub fn is_ours(key: &str, is_environment: impl Fn(&str) -> bool) -> bool {
         Some("env") => {
             let is_there = parts.next().is_some_and(is_environment);
             let expected = match parts.next() {
-                Some("flag" | "segment" | "kill" | "log") => 1,
+                Some("flag" | "segment" | "kill" | "log" | "rollout" | "restored") => 1,
+                Some("decision" | "hook") => 2,
                 Some("version") => 3,
                 _ => return false,
             };

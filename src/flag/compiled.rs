@@ -10,8 +10,9 @@ use super::bucket::Salt;
 use super::condition::{Conditions, NameSpan, Operator, Span};
 use super::decision::Variant;
 use super::keys::KeySet;
+use super::measured::Measured;
 use super::ranges::Range;
-use super::value::ValueType;
+use super::value::{Value, ValueType};
 
 /// A flag, ready to decide. Cheap to clone: the kill lies beside what is shared, so that killing compiles nothing.
 #[derive(Clone)]
@@ -25,12 +26,13 @@ pub(super) struct Compiled {
     pub(super) key: Box<str>,
     pub(super) kind: ValueType,
     pub(super) is_disabled: bool,
-    /// No rules, targets or prerequisites: everybody gets the same, for no reason of their own.
+    /// No rules, targets, prerequisites or limit of age: everybody gets the same for ever, for no reason of their own.
     pub(super) is_static: bool,
     pub(super) variants: Box<[Variant]>,
     pub(super) off_variant: Option<u16>,
     /// What a kill serves, with every fallback followed.
     pub(super) kill_variant: Option<u16>,
+    pub(super) staleness: Option<Box<Staleness>>,
     pub(super) tags: Box<[Box<str>]>,
     pub(super) prerequisites: Box<[Prerequisite]>,
     pub(super) targets: Option<Box<Targets>>,
@@ -38,6 +40,21 @@ pub(super) struct Compiled {
     pub(super) default: Outcome,
     /// Of all rules, one after the other.
     pub(super) conditions: Conditions,
+    /// `None`: nothing is measured, and nobody has to note who was served.
+    pub(super) measured: Option<Box<Measured>>,
+}
+
+/// What is served while the state is older than the flag allows.
+#[derive(Debug)]
+pub(super) struct Staleness {
+    pub(super) after_ms: u64,
+    pub(super) variant: u16,
+}
+
+impl Staleness {
+    pub(super) fn is_reached(&self, age_ms: u64) -> bool {
+        age_ms > self.after_ms
+    }
 }
 
 /// Another flag must serve one of these variants to the same context.
@@ -119,6 +136,11 @@ impl CompiledFlag {
         &self.shared.variants
     }
 
+    /// What is measured of the flag: `None` when nothing is.
+    pub fn measured(&self) -> Option<&Measured> {
+        self.shared.measured.as_deref()
+    }
+
     pub fn is_disabled(&self) -> bool {
         self.shared.is_disabled
     }
@@ -140,6 +162,27 @@ impl CompiledFlag {
     /// What is served while the flag is disabled or a prerequisite fails; `None`: the caller's default.
     pub fn off_variant(&self) -> Option<&Variant> {
         self.variant(self.shared.off_variant)
+    }
+
+    /// Whether a variant, or the caller's default for `None`, is the feature and not its absence. Of a boolean flag that is its value. Of any
+    /// other flag everything is, except the off variant and what a kill serves, which without a variant of its own for that is the default
+    /// variant: the baseline. The caller's default never is.
+    pub fn is_enabled(&self, served: Option<&Variant>) -> bool {
+        let Some(Variant { name, value }) = served else { return false };
+        match value {
+            Value::Bool(value) => *value,
+            _ => [self.off_variant(), self.kill_variant()].into_iter().flatten().all(|absent| absent.name != *name),
+        }
+    }
+
+    /// What is served when the state is older than [`CompiledFlag::max_age_ms`].
+    pub fn stale_variant(&self) -> Option<&Variant> {
+        self.variant(self.shared.staleness.as_ref().map(|staleness| staleness.variant))
+    }
+
+    /// The age of the state, in milliseconds, beyond which the flag serves its stale variant; `None`: it does not care.
+    pub fn max_age_ms(&self) -> Option<u64> {
+        self.shared.staleness.as_ref().map(|staleness| staleness.after_ms)
     }
 
     pub fn prerequisites(&self) -> &[Prerequisite] {
@@ -173,16 +216,17 @@ impl CompiledFlag {
     }
 
     /// False when everybody gets the same answer, so that it can be encoded once: a killed or disabled flag, or one without targets,
-    /// splits and conditions. A flag with prerequisites depends on other flags, and counts as one that reads the context.
+    /// splits and conditions. A flag with prerequisites depends on other flags, one that limits
+    /// its age on the time, and both count as flags that read the context.
     pub fn reads_context(&self) -> bool {
-        let Compiled { is_disabled, prerequisites, targets, rules, default, .. } = &*self.shared;
+        let Compiled { is_disabled, staleness, prerequisites, targets, rules, default, .. } = &*self.shared;
         if self.is_killed || *is_disabled {
             return false;
         }
         let first = rules.first();
         let asks = first.is_some_and(|rule| rule.conditions_end > 0);
         let outcome = first.map_or(default, |rule| &rule.outcome);
-        !prerequisites.is_empty() || targets.is_some() || asks || matches!(outcome, Outcome::Split(_))
+        staleness.is_some() || !prerequisites.is_empty() || targets.is_some() || asks || matches!(outcome, Outcome::Split(_))
     }
 
     pub(super) fn variant(&self, index: Option<u16>) -> Option<&Variant> {
@@ -193,5 +237,36 @@ impl CompiledFlag {
 impl fmt::Debug for CompiledFlag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CompiledFlag").field("key", &self.key()).field("is_killed", &self.is_killed).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::flag::{Document, Segments, compile};
+
+    /// Of each variant, in the order of their names.
+    fn enabled(flag: &str) -> Vec<(String, bool)> {
+        let document = Document::parse(&format!("flags: {{ a: {flag} }}")).unwrap();
+        let flag = compile("a", &document.flags["a"], &Segments::default()).unwrap();
+        assert!(!flag.is_enabled(None), "the caller's default is not the feature");
+        flag.variants().iter().map(|variant| (variant.name.clone(), flag.is_enabled(Some(variant)))).collect()
+    }
+
+    #[test]
+    fn a_boolean_is_enabled_by_its_value_and_everything_else_by_not_being_off_killed_or_the_baseline() {
+        for (flag, expected) in [
+            // The names say the opposite.
+            ("{ variants: { off: true, on: false }, defaultVariant: on }", vec![("off", true), ("on", false)]),
+            ("{ variants: { off: true, on: false }, defaultVariant: on, killVariant: off }", vec![("off", true), ("on", false)]),
+            ("{ variants: { a: x, b: y, c: z }, defaultVariant: a }", vec![("a", false), ("b", true), ("c", true)]),
+            ("{ variants: { a: x, b: y, c: z }, defaultVariant: a, offVariant: b }", vec![("a", true), ("b", false), ("c", true)]),
+            (
+                "{ variants: { a: 1, b: 2, c: 3 }, defaultVariant: a, killVariant: c, offVariant: b }",
+                vec![("a", true), ("b", false), ("c", false)],
+            ),
+        ] {
+            let found = enabled(flag);
+            assert_eq!(found.iter().map(|(name, is)| (name.as_str(), *is)).collect::<Vec<_>>(), expected, "{flag}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The order of evaluation, exactly: killed, disabled, prerequisites, targets, rules, default. Total, and without an allocation.
+//! The order of evaluation, exactly: killed, disabled, stale, prerequisites, targets, rules, default. Total, and without an allocation.
 
 use super::bucket::bucket_of;
 use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Split};
@@ -7,9 +7,14 @@ use super::context::{Attribute, Attributes};
 use super::decision::{Decision, Reason};
 use super::limits;
 
-/// Other flags of the same state, for prerequisites.
+/// Other flags of the same state, for prerequisites, and how old the state is.
 pub trait Lookup {
     fn flag(&self, key: &str) -> Option<CompiledFlag>;
+
+    /// Milliseconds since the last proof that the state is the newest. Only a flag that limits its age asks.
+    fn age_ms(&self) -> u64 {
+        0
+    }
 }
 
 /// No other flags: every prerequisite fails.
@@ -19,6 +24,22 @@ pub struct NoFlags;
 impl Lookup for NoFlags {
     fn flag(&self, _key: &str) -> Option<CompiledFlag> {
         None
+    }
+}
+
+/// No other flags, in a state of this age.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoFlagsAt {
+    pub age_ms: u64,
+}
+
+impl Lookup for NoFlagsAt {
+    fn flag(&self, _key: &str) -> Option<CompiledFlag> {
+        None
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
     }
 }
 
@@ -47,6 +68,11 @@ impl CompiledFlag {
         }
         if flag.is_disabled {
             return self.plain(flag.off_variant, Reason::Disabled, None);
+        }
+        if let Some(staleness) = &flag.staleness
+            && staleness.is_reached(flags.age_ms())
+        {
+            return self.plain(Some(staleness.variant), Reason::Stale, None);
         }
         if !flag.prerequisites.iter().all(|prerequisite| prerequisite.holds(context, flags, bounds)) {
             return self.plain(flag.off_variant, Reason::PrerequisiteFailed, None);

@@ -12,6 +12,8 @@ pub enum Reason {
     Disabled,
     PrerequisiteFailed,
     Killed,
+    /// The state is older than the flag allows.
+    Stale,
     Error,
 }
 
@@ -48,7 +50,7 @@ pub struct Decision<'f> {
 }
 
 impl Reason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Static,
         Self::TargetingMatch,
         Self::Split,
@@ -56,6 +58,7 @@ impl Reason {
         Self::Disabled,
         Self::PrerequisiteFailed,
         Self::Killed,
+        Self::Stale,
         Self::Error,
     ];
 
@@ -69,6 +72,7 @@ impl Reason {
             Self::Disabled => "DISABLED",
             Self::PrerequisiteFailed => "PREREQUISITE_FAILED",
             Self::Killed => "KILLED",
+            Self::Stale => "STALE",
             Self::Error => "ERROR",
         }
     }

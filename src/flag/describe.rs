@@ -16,6 +16,11 @@ pub(super) fn condition_in_words(condition: &Condition, all: &Conditions) -> Str
     if condition.not { format!("not ({words})") } else { words }
 }
 
+/// `300 s`, `0.25 s`: to the millisecond, because one decides.
+pub(super) fn span_in_words(ms: u64) -> String {
+    format!("{} s", ms as f64 / 1_000.0)
+}
+
 /// `is absent`, `is "pro"`, `is 42`.
 pub(super) fn attribute_in_words(attribute: Option<Attribute<'_>>) -> String {
     match attribute {

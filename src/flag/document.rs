@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value as Json;
 
-use super::Value;
+use super::{Guard, Metric, Plan, Value};
 
 /// Flags and segments by key.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -42,11 +42,19 @@ pub struct Flag {
     pub off_variant: Option<String>,
     /// Served while the flag is killed. Absent: `off_variant`, else the variant whose value is `false`, else `default_variant`.
     pub kill_variant: Option<String>,
+    /// Served while the sidecar cannot prove that its state is young enough. Absent: whatever its age, the flag answers as ever.
+    pub max_staleness: Option<MaxStaleness>,
     pub prerequisites: Vec<Prerequisite>,
     pub targets: Vec<Target>,
     pub rules: Vec<Rule>,
     /// flagd's JsonLogic. Read so that [`super::compile`] can say that it is not supported yet; `{}` is none.
     pub targeting: Option<Json>,
+    /// What is measured of the flag, by name.
+    pub metrics: BTreeMap<String, Metric>,
+    /// Bounds that kill the flag by themselves.
+    pub guard: Vec<Guard>,
+    /// How its traffic moves, once the rollout is started.
+    pub rollout: Option<Plan>,
     pub metadata: Metadata,
 }
 
@@ -65,6 +73,13 @@ pub enum Kind {
     Operational,
     KillSwitch,
     Permission,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxStaleness {
+    /// Seconds since the last proof that the state is the newest.
+    pub after_s: u64,
+    pub serve: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,6 +271,13 @@ impl Hash {
 }
 
 impl Flag {
+    /// The name of the variant that a kill serves: `killVariant`, else `offVariant`, else the variant whose value is false, else the default.
+    pub fn served_by_a_kill(&self) -> Option<&str> {
+        let is_false = |value: &Value| *value == Value::Bool(false);
+        let false_variant = || self.variants.iter().find(|(_, value)| is_false(value)).map(|(name, _)| name.as_str());
+        self.kill_variant.as_deref().or(self.off_variant.as_deref()).or_else(false_variant).or(self.default_variant.as_deref())
+    }
+
     /// What the flag says, else what is usual for its kind; `None` when it has no kind either.
     pub fn lifetime(&self) -> Option<Lifetime> {
         self.expected_lifetime.or_else(|| self.kind.map(Kind::lifetime))

@@ -6,12 +6,12 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::bucket::{BUCKETS, bucket_of};
-use super::compiled::{CompiledFlag, Outcome, Prerequisite, Split};
+use super::compiled::{CompiledFlag, Outcome, Prerequisite, Split, Staleness};
 use super::condition::{Condition, Conditions, Operator};
 use super::context::{Attribute, Attributes, Name, TARGETING_KEY};
 use super::decide::{Bounds, Lookup};
 use super::decision::{Decision, Reason};
-use super::describe::{attribute_in_words, condition_in_words};
+use super::describe::{attribute_in_words, condition_in_words, span_in_words};
 
 /// Why a flag answers a context as it does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -84,6 +84,16 @@ impl CompiledFlag {
             _ => {}
         }
         let mut steps = Vec::new();
+        if let Some(Staleness { after_ms, .. }) = flag.staleness.as_deref() {
+            let is_stale = decision.reason == Reason::Stale;
+            let (age, limit) = (span_in_words(flags.age_ms()), span_in_words(*after_ms));
+            let age = format!("the state was known to be the newest {age} ago, at most {limit} are allowed");
+            let outcome = if is_stale { format!("{age}: {}", served()) } else { age };
+            steps.push(Step { name: "maxStaleness".to_owned(), decides: is_stale, outcome, conditions: Vec::new() });
+            if is_stale {
+                return steps;
+            }
+        }
         if !flag.prerequisites.is_empty() {
             let mut bounds = Bounds::new();
             let mut conditions: Vec<Asked> = Vec::new();

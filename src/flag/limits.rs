@@ -25,6 +25,8 @@ pub const FLAG_COST: usize = 20_000;
 pub const VARIANTS: usize = 1_000;
 pub const TAGS: usize = 64;
 pub const PREREQUISITES: usize = 16;
+/// Seconds after which a state may at the earliest and at the latest be too old for a flag.
+pub const STALE_AFTER_S: std::ops::RangeInclusive<u64> = 1..=30 * 24 * 3_600;
 pub const REGEX_BYTES: usize = 1024;
 /// What a regular expression may take when it is compiled, in bytes. A small pattern can ask for much: `\pL{1,100}`.
 pub const REGEX_COMPILED_BYTES: usize = 256 * 1024;
@@ -38,6 +40,21 @@ pub const REGEX_SUBJECT_BYTES: usize = 8 * 1024;
 pub const NESTING: usize = 16;
 /// Flags that one decision may ask for its prerequisites, counted each time that one is asked.
 pub const PREREQUISITE_DECISIONS: u32 = 1_000;
+
+/// Templates of one document.
+pub const TEMPLATES: usize = 100;
+/// About what one template takes when it is read, in bytes.
+pub const TEMPLATE_BYTES: usize = 64 * 1024;
+/// Stages of a rollout.
+pub const STAGES: usize = 50;
+/// Gates of one stage.
+pub const GATES: usize = 16;
+/// Metrics of one flag.
+pub const METRICS: usize = 32;
+/// Guards of one flag.
+pub const GUARDS: usize = 16;
+/// Approvals that one gate may ask for.
+pub const APPROVALS: u32 = 16;
 
 /// A context, encoded, in bytes.
 pub const CONTEXT_BYTES: usize = 64 * 1024;

@@ -8,6 +8,7 @@
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
 //! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `plan`: a rollout as people write it, and what is measured of it.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
@@ -26,15 +27,19 @@ mod explain;
 mod keys;
 pub mod limits;
 mod lines;
+mod measured;
 mod metro;
 mod node;
+mod plan;
 mod problem;
 mod ramp;
 mod ranges;
 mod read;
 mod schema;
 mod segment;
+mod span;
 mod state;
+mod template;
 mod value;
 mod version;
 mod write;
@@ -44,19 +49,26 @@ pub use bucket::{BUCKETS, bucket};
 pub use compile::compile;
 pub use compiled::{CompiledFlag, Prerequisite as CompiledPrerequisite};
 pub use context::{Attribute, Attributes, Context, Name, TARGETING_KEY, Tag};
-pub use decide::{Lookup, NoFlags};
+pub use decide::{Lookup, NoFlags, NoFlagsAt};
 pub use decision::{Decision, ErrorCode, Reason, Variant};
 pub use document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Operator, Prerequisite, Rule, Scalar, Segment, Serve, Split,
-    Target, Test, Weight,
+    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
+    Serve, Split, Target, Test, Weight,
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};
+pub use measured::{Measured, Watched};
 pub use metro::metro64;
+pub use plan::{
+    AlphaOnRetry, Approval, Check, Direction, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan,
+    SampleRatio, Share, Stage, Start,
+};
 pub use problem::{Problem, Problems};
 pub use schema::{SCHEMA, schema};
 pub use segment::Segments;
+pub use span::Span;
 pub use state::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
+pub use template::{TEMPLATES, Templates};
 pub use value::{Value, ValueType};
 
 /// The sample flags: `deploy/samples/flags.yaml`, a document that explains itself.

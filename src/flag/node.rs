@@ -21,6 +21,19 @@ impl<'t> Node<'t> {
     pub(super) fn from_json(text: &'t [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(text)
     }
+
+    /// The same without the text that it was read from.
+    pub(super) fn into_owned(self) -> Node<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Self::Null => Node::Null,
+            Self::Bool(value) => Node::Bool(value),
+            Self::Number(value) => Node::Number(value),
+            Self::String(text) => Node::String(owned(text)),
+            Self::List(elements) => Node::List(elements.into_iter().map(Node::into_owned).collect()),
+            Self::Map(entries) => Node::Map(entries.into_iter().map(|(key, value)| (owned(key), value.into_owned())).collect()),
+        }
+    }
 }
 
 /// As a problem names it: short, and with its value where that is short too.

@@ -1,8 +1,10 @@
 //! Another percentage for the split that rolls out, the same people first.
 
+use std::collections::BTreeMap;
+
 use super::bucket::BUCKETS;
 use super::document::{Flag, Serve, Split, Weight};
-use super::problem::{Path, Problems};
+use super::problem::{Path, Problem, Problems};
 
 impl Flag {
     /// The same flag, with `percent` of the traffic of its rolling split on the variants that are rolled out and the rest on its baseline.
@@ -24,29 +26,55 @@ impl Flag {
         }
         let mut flag = self.clone();
         let default_variant = flag.default_variant.clone();
-        let last = flag.rules.iter().rposition(|rule| matches!(rule.serve, Serve::Split(_)));
-        let list = path.key("rules");
-        let element = list.index(last.unwrap_or_default());
-        let (split, place) = match (&mut flag.default_split, last.map(|index| &mut flag.rules[index].serve)) {
-            (Some(split), _) => (split, path.key("defaultSplit")),
-            (None, Some(Serve::Split(split))) => (split, element.key("split")),
-            _ => {
-                problems.found(path, "no split", "a rule with a `split`, or a `defaultSplit`, whose percentage can be set");
-                return Err(problems);
-            }
+        let Some((split, place)) = flag.rolling_split_mut() else {
+            problems.found(path, "no split", "a rule with a `split`, or a `defaultSplit`, whose percentage can be set");
+            return Err(problems);
         };
         match weights(split, default_variant.as_deref(), buckets as u32) {
             Ok(weights) => split.weights = weights,
             Err((found, expected)) => {
-                problems.found(place, found, expected);
+                problems.push(Problem { path: place, line: None, found, expected: expected.to_owned(), hint: None });
                 return Err(problems);
             }
         }
         Ok(flag)
     }
+
+    /// The same flag, with these buckets for the treatments of its plan (see [`super::Plan::shares`]) and the rest for the baseline. `None`
+    /// without a split.
+    pub fn with_shares(&self, baseline: &str, shares: &BTreeMap<String, u32>) -> Option<Flag> {
+        let mut flag = self.clone();
+        let (split, _) = flag.rolling_split_mut()?;
+        let given = shares.values().fold(0_u32, |sum, share| sum.saturating_add(*share)).min(BUCKETS);
+        split.weights = shares.iter().map(|(name, share)| (name.clone(), Weight::Percent(*share))).collect();
+        split.weights.insert(baseline.to_owned(), Weight::Percent(BUCKETS - given));
+        split.baseline = Some(baseline.to_owned());
+        Some(flag)
+    }
+
+    /// The split whose shares move, and where it is: the default split, else that of the last rule that has one.
+    pub fn rolling_split(&self) -> Option<(&Split, String)> {
+        if let Some(split) = &self.default_split {
+            return Some((split, "defaultSplit".to_owned()));
+        }
+        self.rules.iter().enumerate().rev().find_map(|(index, rule)| match &rule.serve {
+            Serve::Split(split) => Some((split, format!("rules[{index}].split"))),
+            Serve::Variant(_) => None,
+        })
+    }
+
+    fn rolling_split_mut(&mut self) -> Option<(&mut Split, String)> {
+        if let Some(split) = &mut self.default_split {
+            return Some((split, "defaultSplit".to_owned()));
+        }
+        self.rules.iter_mut().enumerate().rev().find_map(|(index, rule)| match &mut rule.serve {
+            Serve::Split(split) => Some((split, format!("rules[{index}].split"))),
+            Serve::Variant(_) => None,
+        })
+    }
 }
 
-type Weights = std::collections::BTreeMap<String, Weight>;
+type Weights = BTreeMap<String, Weight>;
 
 fn weights(split: &Split, default_variant: Option<&str>, percent: u32) -> Result<Weights, (String, &'static str)> {
     let baseline = split.baseline.as_deref().or(default_variant).filter(|name| split.weights.contains_key(*name));

@@ -18,6 +18,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::super::document::{FlagState, Hash, Kind};
+    use super::super::plan::{AlphaOnRetry, Direction, Mode, OnDeadline, OnFail};
     use super::super::{limits, read};
     use super::*;
 
@@ -33,12 +34,26 @@ mod tests {
         for (name, keys) in [
             ("", read::DOCUMENT),
             ("flag", read::FLAG),
+            ("maxStaleness", read::MAX_STALENESS),
             ("prerequisite", read::PREREQUISITE),
             ("target", read::TARGET),
             ("rule", read::RULE),
             ("split", read::SPLIT),
             ("condition", read::CONDITION),
             ("segment", read::SEGMENT),
+            ("metric", read::METRIC),
+            ("margin", read::MARGIN),
+            ("guard", read::GUARD),
+            ("rollout", read::PLAN),
+            ("template", read::TEMPLATE),
+            ("parameter", read::PARAMETER),
+            ("instance", read::INSTANCE),
+            ("stage", read::STAGE),
+            ("start", read::START),
+            ("gate", read::GATE),
+            ("approval", read::APPROVAL),
+            ("fullCheck", read::CHECK),
+            ("sampleRatio", read::SAMPLE_RATIO),
         ] {
             let definition = definition(name);
             let known: BTreeSet<&str> = definition["properties"].as_object().unwrap().keys().map(String::as_str).collect();
@@ -52,6 +67,13 @@ mod tests {
         let flag = &definition("flag")["properties"];
         assert_eq!(flag["kind"]["enum"], Json::from(Kind::ALL.map(Kind::as_str).to_vec()));
         assert_eq!(flag["state"]["enum"], Json::from(FlagState::ALL.map(FlagState::as_str).to_vec()));
+        assert_eq!(definition("metric")["properties"]["kind"]["enum"], Json::from(read::METRIC_KINDS.to_vec()));
+        assert_eq!(definition("metric")["properties"]["direction"]["enum"], Json::from(Direction::ALL.map(Direction::as_str).to_vec()));
+        assert_eq!(definition("mode")["enum"], Json::from(Mode::ALL.map(Mode::as_str).to_vec()));
+        assert_eq!(definition("onFail")["enum"], Json::from(OnFail::ALL.map(OnFail::as_str).to_vec()));
+        let rollout = &definition("rollout")["properties"];
+        assert_eq!(rollout["alphaOnRetry"]["enum"], Json::from(AlphaOnRetry::ALL.map(AlphaOnRetry::as_str).to_vec()));
+        assert_eq!(definition("stage")["properties"]["onDeadline"]["enum"], Json::from(OnDeadline::ALL.map(OnDeadline::as_str).to_vec()));
         assert_eq!(definition("split")["properties"]["hash"]["enum"], Json::from(Hash::ALL.map(Hash::as_str).to_vec()));
     }
 
@@ -72,6 +94,11 @@ mod tests {
             (&flag["variants"]["maxProperties"], limits::VARIANTS),
             (&flag["tags"]["maxItems"], limits::TAGS),
             (&flag["prerequisites"]["maxItems"], limits::PREREQUISITES),
+            (&flag["metrics"]["maxProperties"], limits::METRICS),
+            (&flag["guard"]["maxItems"], limits::GUARDS),
+            (&definition("rollout")["properties"]["stages"]["maxItems"], limits::STAGES),
+            (&definition("stage")["properties"]["gates"]["maxItems"], limits::GATES),
+            (&schema()["properties"]["templates"]["maxProperties"], limits::TEMPLATES),
             (&definition("conditions")["maxItems"], limits::CONDITIONS),
             (&definition("condition")["properties"]["matches"]["maxLength"], limits::REGEX_BYTES),
             (&definition("name")["maxLength"], limits::KEY_BYTES),

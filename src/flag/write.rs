@@ -2,13 +2,15 @@
 //!
 //! Two documents that mean the same shape are written as the same bytes, which is what the store keeps, the wire carries and the digest sums.
 
+mod plan;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
 use super::document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Operator, Prerequisite, Rule, Scalar, Segment, Serve, Split,
-    Target, Test, Weight,
+    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
+    Serve, Split, Target, Test, Weight,
 };
 use super::value::number_to_json;
 
@@ -38,10 +40,14 @@ impl Flag {
             default_split,
             off_variant,
             kill_variant,
+            max_staleness,
             prerequisites,
             targets,
             rules,
             targeting,
+            metrics,
+            guard,
+            rollout,
             metadata,
         } = self;
         Object::default()
@@ -56,12 +62,27 @@ impl Flag {
             .put_some("defaultSplit", default_split.as_ref().map(split))
             .put_some("offVariant", text(off_variant))
             .put_some("killVariant", text(kill_variant))
+            .put_some("maxStaleness", max_staleness.as_ref().map(staleness))
             .put_some("prerequisites", list(prerequisites, prerequisite))
             .put_some("targets", list(targets, target))
             .put_some("rules", list(rules, rule))
             .put_some("targeting", targeting.clone())
+            .put_some("metrics", map(metrics, plan::metric))
+            .put_some("guard", list(guard, plan::guard))
+            .put_some("rollout", rollout.as_ref().map(plan::plan))
             .put_some("metadata", metadata_to_json(metadata))
             .finish()
+    }
+
+    /// What an approval of its rollout is bound to: the plan, what it measures, and what it serves.
+    pub fn to_rollout_json(&self) -> Vec<u8> {
+        let Self { variants, metrics, guard, rollout, .. } = self;
+        let bound = Object::default()
+            .put_some("variants", map(variants, super::Value::to_json))
+            .put_some("metrics", map(metrics, plan::metric))
+            .put_some("guard", list(guard, plan::guard))
+            .put_some("rollout", rollout.as_ref().map(plan::plan));
+        canonical(&bound.finish())
     }
 
     /// What the store, the wire and the digest carry. [`Flag::from_json`] reads it back to an equal flag.
@@ -138,6 +159,10 @@ fn lifetime(lifetime: Lifetime) -> Json {
         Lifetime::Days(days) => format!("{days}d").into(),
         Lifetime::Permanent => "permanent".into(),
     }
+}
+
+fn staleness(limit: &MaxStaleness) -> Json {
+    Object::default().put("after", limit.after()).put("serve", limit.serve.as_str()).finish()
 }
 
 fn prerequisite(Prerequisite { flag, variants }: &Prerequisite) -> Json {
@@ -220,6 +245,17 @@ pub(super) fn scalar(scalar: &Scalar) -> Json {
         Scalar::Bool(value) => (*value).into(),
         Scalar::Number(value) => number_to_json(*value),
         Scalar::String(value) => value.as_str().into(),
+    }
+}
+
+impl MaxStaleness {
+    pub(super) const UNITS: [(&str, u64); 4] = [("d", 24 * 3_600), ("h", 3_600), ("m", 60), ("s", 1)];
+
+    /// In the largest unit of which it is a whole number.
+    pub fn after(&self) -> String {
+        let whole = Self::UNITS.into_iter().find(|(_, factor)| self.after_s > 0 && self.after_s.is_multiple_of(*factor));
+        let (unit, factor) = whole.unwrap_or(("s", 1));
+        format!("{}{unit}", self.after_s / factor)
     }
 }
 

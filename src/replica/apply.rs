@@ -23,12 +23,12 @@ pub(super) enum Body {
 /// From so many flags on, those of an environment that compile quickly are kept cold. With fewer it saves nothing that anybody would see.
 pub(super) const COLD_FROM: usize = 1_000;
 
-/// A definition that compiles in a few microseconds and that nothing else must know of: who has prerequisites or reads segments is on
-/// lists of the writer.
+/// A definition that compiles in a few microseconds and that nothing else must know of: who has prerequisites, reads segments or limits its
+/// age is on lists of the writer.
 const QUICK_BYTES: usize = 4 * 1024;
 
 pub(super) fn may_be_cold(flag: &CompiledFlag, definition: &[u8]) -> bool {
-    definition.len() <= QUICK_BYTES && flag.stands_alone() && !flag.has_regex()
+    definition.len() <= QUICK_BYTES && flag.stands_alone() && flag.max_age_ms().is_none() && !flag.has_regex()
 }
 
 /// Below this, threads cost more than they save.

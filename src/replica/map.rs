@@ -1,10 +1,10 @@
 //! The read side: one dashmap that serves, and a header that says where it stands.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Micros};
 use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64};
 use crate::wire::evaluation::encode_value;
+use crate::wire::trip::Trip;
 
 use super::changes::{ChangeList, Changes, Cursor};
 use super::outcome::Rejected;
@@ -58,6 +59,11 @@ impl Held {
         self.number
     }
 
+    /// Revision of the last change of the flag or of a segment that it reads: what is measured belongs to it, whatever kills came since.
+    pub fn base_revision(&self) -> Revision {
+        self.base_revision
+    }
+
     /// Of a flag of objects: the value of each variant, in the order of their names, encoded once for every answer.
     pub fn objects(&self) -> Option<&[Bytes]> {
         self.objects.as_deref()
@@ -76,6 +82,10 @@ pub(super) struct Inner {
     /// The same keys in order, for prefixes and for batches of everything.
     pub(super) keys: RwLock<BTreeSet<Arc<str>>>,
     pub(super) header: ArcSwap<Header>,
+    /// What this sidecar killed by itself, and what nobody has decided about since.
+    pub(super) trips: ArcSwap<Trips>,
+    /// See [`Replica::pods`].
+    pub(super) pods: AtomicU32,
     /// Time of the last proof that the newest state is held.
     pub(super) fresh_us: AtomicI64,
     /// Odd while a change becomes visible.
@@ -113,6 +123,9 @@ pub(super) struct Header {
     pub(super) rejected: Arc<[Rejected]>,
 }
 
+/// By flag.
+pub(super) type Trips = BTreeMap<String, Trip>;
+
 /// Tries of a batch before it asks the writer to wait.
 const OPTIMISTIC_TRIES: usize = 4;
 
@@ -125,6 +138,8 @@ impl Replica {
             segments: ArcSwap::default(),
             keys: RwLock::default(),
             header: ArcSwap::default(),
+            trips: ArcSwap::default(),
+            pods: AtomicU32::new(0),
             fresh_us,
             sequence: AtomicU64::new(0),
             turnstile: Mutex::new(()),
@@ -183,10 +198,28 @@ impl Replica {
         self.0.header.load().rejected.clone()
     }
 
+    /// Flags that this sidecar has killed by itself while the control plane was out of reach.
+    pub fn trips(&self) -> Vec<Trip> {
+        self.0.trips.load().values().cloned().collect()
+    }
+
+    pub fn tripped(&self) -> usize {
+        self.0.trips.load().len()
+    }
+
+    /// Sidecars of the environment, as the control plane last said; 0 when it never did.
+    pub fn pods(&self) -> u32 {
+        self.0.pods.load(Ordering::Relaxed)
+    }
+
     /// Time since the last proof that the newest state is held; since the start, when there never was one.
     pub fn age(&self) -> Duration {
         let age_us = self.0.clock.now_us() - self.fresh_us();
         Duration::from_micros(age_us.max(0) as u64)
+    }
+
+    pub fn age_ms(&self) -> u64 {
+        u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// When that proof came: Unix time in microseconds.
@@ -257,5 +290,9 @@ pub struct Lookups<'r>(&'r Replica);
 impl Lookup for Lookups<'_> {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.0.with(key, |held| held.map(|held| held.flag.clone()))
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.0.age_ms()
     }
 }

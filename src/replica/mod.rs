@@ -3,6 +3,7 @@
 //! Readers go through [`Replica`], which is cheap to clone. Everything that changes goes through the one [`Writer`], which cannot be
 //! cloned: that one task writes is a type, not a habit.
 
+mod aging;
 mod apply;
 mod changes;
 pub mod disk;
@@ -16,12 +17,15 @@ mod registers;
 mod saved;
 mod segments;
 mod slot;
+mod trips;
+mod vetting;
 mod writer;
 
 pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, FormerTags, Note};
 pub use map::{Held, Lookups, Replica, View};
 pub use outcome::{Applied, Rejected, Resync};
 pub use saved::Saved;
+pub use trips::TRIPS;
 pub use writer::Writer;
 
 use std::sync::Arc;

@@ -56,6 +56,12 @@ pub(super) fn dependents<'a>(
     Some(entries)
 }
 
+/// Of a flag that is as it was, and whose answers are not: the state has become too old for it, or is young again.
+pub(super) fn aged(key: Arc<str>, held: Held) -> Entry {
+    let tags_before = held.flag.tags().to_vec();
+    told(key, ChangeKind::Updated, held, tags_before)
+}
+
 fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
     let Held { flag, revision, definition, .. } = held;
     Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }

@@ -5,23 +5,28 @@ use std::collections::HashSet;
 
 use crate::clock::Micros;
 use crate::flag::{Item, ItemKind, ItemName, State};
+use crate::wire::trip::Trip;
 
 use super::outcome::{Applied, Resync};
 use super::received::{check_state, digest_of_log};
 use super::writer::{Edits, Writer};
 
 /// A state, and what it takes to serve it as it was served.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Saved {
     /// Everything that was received. Kills that are ahead of the log are in it, with their revisions.
     pub state: State,
     /// Of what is rejected: the last good version, with the revision that it is served at.
     pub served: Vec<Item>,
+    /// What this sidecar has killed by itself, and nobody has decided about since.
+    pub trips: Vec<Trip>,
+    /// See [`super::Replica::pods`].
+    pub pods: u32,
 }
 
 impl From<State> for Saved {
     fn from(state: State) -> Self {
-        Self { state, served: Vec::new() }
+        Self { state, ..Self::default() }
     }
 }
 
@@ -29,7 +34,7 @@ impl Writer {
     /// What the disk is to keep.
     pub fn saved(&self) -> Saved {
         let served = self.rejected.keys().filter_map(|name| self.last_good(name)).collect();
-        Saved { state: self.state(), served }
+        Saved { state: self.state(), served, trips: self.replica().trips(), pods: self.replica().pods() }
     }
 
     fn last_good(&self, name: &ItemName) -> Option<Item> {
@@ -46,7 +51,9 @@ impl Writer {
     /// What had been rejected goes the way that it went before: the last good version first, then the one that was received, which is
     /// rejected by name again, unless this program understands it.
     pub fn load(&mut self, saved: impl Into<Saved>, fresh_us: Micros) -> Result<Applied, Resync> {
-        let Saved { mut state, mut served } = saved.into();
+        let Saved { mut state, mut served, trips, pods } = saved.into();
+        self.recall_trips(trips);
+        self.pods_are(pods);
         if served.is_empty() {
             return self.replace(state, fresh_us, true);
         }

@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
-use super::apply::{self, Body, COLD_FROM, Compiled, may_be_cold};
+use super::aging::Aging;
+use super::apply::{self, Body, COLD_FROM, Compiled};
 use super::changes::{Entry, LISTED_AT_ONCE, Moment};
 use super::map::{Header, Held, Replica};
 use super::news;
@@ -17,29 +18,23 @@ use super::refused::{self, Refused};
 use super::registers::Registers;
 use super::segments::Shelf;
 use super::slot::{Cold, Slot};
+use super::vetting::Unvetted;
 
 /// The only way to change a [`Replica`].
 pub struct Writer {
     replica: Replica,
     position: Position,
     digest: Digest,
-    origin_time_us: Micros,
+    pub(super) origin_time_us: Micros,
     pub(super) received: Received,
     pub(super) segments: Shelf,
-    registers: Registers,
+    pub(super) registers: Registers,
     pub(super) rejected: BTreeMap<ItemName, Rejected>,
     pub(super) refused: Refused,
     /// Prerequisite -> flags that have it.
     dependents: HashMap<String, HashSet<Arc<str>>>,
-    unvetted: Unvetted,
-}
-
-/// What was loaded from disk and is served, each flag compiled when somebody asks for it, before anybody has looked at all of it.
-#[derive(Default)]
-struct Unvetted {
-    keys: Vec<Arc<str>>,
-    /// Killed or restored meanwhile. Which flags depend on them is told when it is known.
-    toggled: Vec<Arc<str>>,
+    pub(super) aging: Aging,
+    pub(super) unvetted: Unvetted,
 }
 
 impl Writer {
@@ -55,6 +50,7 @@ impl Writer {
             rejected: BTreeMap::new(),
             refused: Refused::default(),
             dependents: HashMap::new(),
+            aging: Aging::default(),
             unvetted: Unvetted::default(),
         }
     }
@@ -67,58 +63,6 @@ impl Writer {
     pub fn apply_snapshot(&mut self, state: State) -> Result<Applied, Resync> {
         let now_us = self.replica.0.clock.now_us();
         self.replace(state, now_us, false)
-    }
-
-    /// Nothing is left for [`Writer::vet`]. Every change begins with it.
-    pub fn is_vetted(&self) -> bool {
-        self.unvetted.keys.is_empty()
-    }
-
-    /// Compiles up to so many of the flags that were loaded. Readers see no difference; what is answered is what the control plane must
-    /// be told in the end, when some were rejected.
-    pub fn vet(&mut self, at_most: usize) -> Option<Applied> {
-        let rest = self.unvetted.keys.len().saturating_sub(at_most);
-        let some = self.unvetted.keys.split_off(rest);
-        if some.is_empty() {
-            return None;
-        }
-        some.into_iter().for_each(|key| self.vet_one(&key));
-        if rest > 0 {
-            return None;
-        }
-        self.unvetted.keys = Vec::new();
-        self.replica.0.segments.store(Arc::default());
-        let toggled = std::mem::take(&mut self.unvetted.toggled);
-        if !toggled.is_empty() {
-            let dependents = self.dependents_of(toggled.iter());
-            let moment = Moment { position: self.position, origin_time_us: self.origin_time_us };
-            let head = self.replica.0.changes.write().record(Vec::new(), dependents, moment);
-            self.replica.0.changed.send_replace(head);
-        }
-        (!self.rejected.is_empty()).then(|| self.publish(Vec::new(), Vec::new(), self.origin_time_us, true))
-    }
-
-    fn vet_one(&mut self, key: &Arc<str>) {
-        let Some(item) = self.received.flag(key) else { return };
-        match apply::compile_definition(key, &item.definition, self.segments.served().compiled()) {
-            Ok(flag) if may_be_cold(&flag, &item.definition) => {}
-            Ok(flag) => {
-                let refreshed = self.take(Compiled { item, result: Ok(Body::Flag(Box::new(flag))) });
-                if let (Some(Refreshed { slot, .. }), Some(mut place)) = (refreshed, self.replica.0.flags.get_mut(key)) {
-                    *place = slot;
-                }
-            }
-            // Nobody has been served it.
-            Err(message) => {
-                self.replica.0.flags.remove(key);
-                self.replica.0.keys.write().remove(key);
-                self.reject(item.name, item.revision, message);
-            }
-        }
-    }
-
-    pub(super) fn vet_all(&mut self) {
-        self.vet(usize::MAX);
     }
 
     pub fn apply_delta(&mut self, delta: Delta) -> Result<Applied, Resync> {
@@ -274,7 +218,9 @@ impl Writer {
         self.rejected.remove(name);
         if name.kind == ItemKind::Flag {
             self.registers.forget(&name.key);
+            self.forget_trip(&name.key);
             self.depends_no_more(&name.key);
+            self.aging.forget(&name.key);
         }
     }
 
@@ -295,7 +241,7 @@ impl Writer {
     }
 
     /// A compiled flag becomes what is held; one that could not be compiled leaves what is held in place.
-    fn take(&mut self, compiled: Compiled) -> Option<Refreshed> {
+    pub(super) fn take(&mut self, compiled: Compiled) -> Option<Refreshed> {
         let Compiled { item: Item { name, revision, definition }, result } = compiled;
         let body = match result {
             Ok(body) => body,
@@ -308,9 +254,11 @@ impl Writer {
         let key = self.received.key_of_flag(&name.key);
         self.depends_no_more(&key);
         let Body::Flag(flag) = body else {
-            let (killed, kill_revision) = self.register(&key);
+            self.aging.forget(&key);
+            let (killed, kill_revision) = self.register(&key, revision);
             return Some(Refreshed { key, slot: Slot::Cold(Cold::new(definition, revision, killed, kill_revision)) });
         };
+        self.aging.note(&key, flag.max_age_ms());
         for prerequisite in flag.prerequisites() {
             self.dependents.entry(prerequisite.flag().to_owned()).or_default().insert(key.clone());
         }
@@ -336,28 +284,31 @@ impl Writer {
         self.rejected.insert(name.clone(), Rejected { name, revision, message, held_revision });
     }
 
-    fn current(&self, key: &str) -> Option<Held> {
+    pub(super) fn current(&self, key: &str) -> Option<Held> {
         self.replica.with(key, |held| held.cloned())
     }
 
     /// What is held, with the register as it is now.
-    fn refresh(&self, key: &str) -> Option<Refreshed> {
+    pub(super) fn refresh(&self, key: &str) -> Option<Refreshed> {
         self.current(key).map(|held| self.overlay(key.into(), held))
     }
 
-    /// Whether the flag is killed, and since which revision it is that or is restored; 0: it never was either.
-    fn register(&self, key: &str) -> (bool, Revision) {
-        self.registers.effective(key, self.position.epoch).map_or((false, 0), |kill| (kill.killed, kill.revision))
+    /// Whether the flag is killed, here alone or everywhere, and since which revision it is that or is restored everywhere; 0: it never
+    /// was either.
+    fn register(&self, key: &str, base_revision: Revision) -> (bool, Revision) {
+        let register = self.registers.effective(key, self.position.epoch);
+        let (killed, revision) = register.map_or((false, 0), |kill| (kill.killed, kill.revision));
+        (killed || self.is_tripped(key, base_revision, revision), revision)
     }
 
     fn overlay(&self, key: Arc<str>, held: Held) -> Refreshed {
-        let (killed, kill_revision) = self.register(&key);
+        let (killed, kill_revision) = self.register(&key, held.base_revision);
         let revision = held.base_revision.max(kill_revision);
         Refreshed { key, slot: Slot::Ready(held.with_kill(killed, revision)) }
     }
 
     /// Makes a change visible, whole, and tells the readers.
-    fn publish(&mut self, refreshed: Vec<Refreshed>, gone: Vec<String>, origin_time_us: Micros, usable: bool) -> Applied {
+    pub(super) fn publish(&mut self, refreshed: Vec<Refreshed>, gone: Vec<String>, origin_time_us: Micros, usable: bool) -> Applied {
         let inner = self.replica.0.clone();
         let rejected: Arc<[Rejected]> = self.rejected.values().cloned().collect();
         // Of very many only kills are told one by one, and nothing that is cold is compiled only to be told.
@@ -395,11 +346,12 @@ impl Writer {
         }
         let applied_at_us = inner.clock.now_us();
         self.tell(entries, listed, origin_time_us);
+        self.settle_trips();
         Applied { position: self.position, digest: self.digest, applied_at_us, rejected }
     }
 
     /// Not `listed`: everything may have changed, and `entries` has what concerns kills.
-    fn tell(&self, entries: Vec<Entry>, listed: bool, origin_time_us: Micros) {
+    pub(super) fn tell(&self, entries: Vec<Entry>, listed: bool, origin_time_us: Micros) {
         let inner = &self.replica.0;
         let moment = Moment { position: self.position, origin_time_us };
         // Only this writer changes the list. What is listed is put together before anybody has to wait for it.
@@ -415,7 +367,7 @@ impl Writer {
         inner.changed.send_replace(head);
     }
 
-    fn dependents_of<'a>(&self, changed: impl Iterator<Item = &'a Arc<str>>) -> Option<Vec<Entry>> {
+    pub(super) fn dependents_of<'a>(&self, changed: impl Iterator<Item = &'a Arc<str>>) -> Option<Vec<Entry>> {
         news::dependents(changed, &self.dependents, |key| self.current(key))
     }
 
@@ -438,7 +390,7 @@ pub(super) struct Edits {
     pub(super) from_disk: bool,
 }
 
-struct Refreshed {
-    key: Arc<str>,
-    slot: Slot,
+pub(super) struct Refreshed {
+    pub(super) key: Arc<str>,
+    pub(super) slot: Slot,
 }

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::telemetry::decisions;
+
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -55,7 +57,7 @@ pub struct Serve {
     #[arg(long, env = "YARDARM_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
-    /// Where /healthz, /readyz and /metrics are served
+    /// Where /healthz, /readyz and /metrics are served, and POST /ofrep/v1/track
     #[arg(long, env = "YARDARM_MANAGEMENT", value_name = "ADDRESS", default_value = "127.0.0.1:8014")]
     pub management: SocketAddr,
 
@@ -69,6 +71,9 @@ pub struct Serve {
 
     #[command(flatten)]
     pub limits: Limits,
+
+    #[command(flatten)]
+    pub decisions: decisions::Args,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -80,6 +85,11 @@ pub struct Limits {
     /// Watches at one time; further ones end with RESOURCE_EXHAUSTED
     #[arg(long, env = "YARDARM_MAX_WATCHERS", value_name = "WATCHES", default_value_t = 10_000)]
     pub max_watchers: usize,
+
+    /// Units (people, sessions) whose outcomes are attributed to what they were served, each counted once for each flag with metrics; those
+    /// that were not heard of for longest are forgotten first. About 130 bytes each, and 40 for each metric
+    #[arg(long, env = "YARDARM_MAX_TRACKED_UNITS", value_name = "UNITS", default_value_t = super::evidence::UNITS)]
+    pub max_tracked_units: usize,
 
     /// Milliseconds within which a new connection must have said that it speaks HTTP
     #[arg(long, env = "YARDARM_FIRST_BYTES_MS", value_name = "MS", default_value_t = 5000, hide = true)]
@@ -100,12 +110,19 @@ impl Default for Serve {
             threads: None,
             reflection: true,
             limits: Limits::default(),
+            decisions: decisions::Args::default(),
         }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: 4096, max_watchers: 10_000, first_bytes_ms: 5000, keep_alive_ms: 30_000 }
+        Self {
+            max_connections: 4096,
+            max_watchers: 10_000,
+            max_tracked_units: super::evidence::UNITS,
+            first_bytes_ms: 5000,
+            keep_alive_ms: 30_000,
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, NoFlags, Reason, Revision, Value, ValueType, Variant};
+use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, NoFlagsAt, Reason, Revision, Value, ValueType, Variant};
 use crate::replica::{Held, View};
 use crate::telemetry::evaluation::Outcome;
 use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
@@ -21,9 +21,9 @@ const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What one flag is asked.
 #[derive(Clone, Copy)]
-struct Asked<'q, 'c> {
-    flag_key: &'q str,
-    context: &'q Context<'c>,
+pub(super) struct Asked<'q, 'c> {
+    pub(super) flag_key: &'q str,
+    pub(super) context: &'q Context<'c>,
     default_value: Option<&'q [u8]>,
     wanted: Option<ValueType>,
     age_ms: u64,
@@ -58,7 +58,7 @@ impl Desk {
             }
         });
         if depends {
-            match replica.batch(|view| Family::of(flag_key, view)) {
+            match replica.batch(|view| Family::of(flag_key, view, age_ms)) {
                 Some(family) => asked.decide_family(&family, counts, take),
                 None => asked.unknown(true, counts, take),
             }
@@ -98,7 +98,7 @@ impl Desk {
                     }
                     Some(_) | None => false,
                 });
-                if depends && let Some(family) = Family::of(flag_key, view) {
+                if depends && let Some(family) = Family::of(flag_key, view, age_ms) {
                     asked.decide_family(&family, &mut counts, &mut take);
                 }
                 if out.len() > MAX_BATCH_ANSWER_BYTES {
@@ -129,16 +129,16 @@ impl Desk {
 
 impl Pod {
     pub(super) fn age_ms(&self) -> u64 {
-        u64::try_from(self.replica.age().as_millis()).unwrap_or(u64::MAX)
+        self.replica.age_ms()
     }
 
     /// A decision for a watcher, outside of any guard; it is no evaluation that anybody asked for, and is not counted.
     pub(super) fn decide_for_watch(&self, flag: &CompiledFlag, revision: Revision, context: &Context<'_>, take: impl FnOnce(&Answer<'_>)) {
         let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms: self.age_ms(), whole: true };
-        let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view)) } else { None };
+        let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view, asked.age_ms)) } else { None };
         match family {
             Some(family) => asked.whole(&family.flag.flag, family.flag.objects(), family.flag.revision, &family.decision(context), take),
-            None => asked.whole(flag, None, revision, &flag.decide(context, &NoFlags), take),
+            None => asked.whole(flag, None, revision, &flag.decide(context, &NoFlagsAt { age_ms: asked.age_ms }), take),
         }
     }
 }
@@ -148,12 +148,13 @@ struct Family {
     /// Its revision is the newest of all, so that the state at this revision replays what they decide together.
     flag: Held,
     prerequisites: Vec<CompiledFlag>,
+    age_ms: u64,
 }
 
 impl Family {
-    fn of(flag_key: &str, view: &View<'_>) -> Option<Self> {
+    fn of(flag_key: &str, view: &View<'_>, age_ms: u64) -> Option<Self> {
         let flag = view.with(flag_key, |held| held.cloned())?;
-        let mut family = Self { flag: flag.clone(), prerequisites: Vec::new() };
+        let mut family = Self { flag: flag.clone(), prerequisites: Vec::new(), age_ms };
         family.gather(&flag.flag, view);
         Some(family)
     }
@@ -183,6 +184,10 @@ impl Lookup for Family {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.prerequisites.iter().find(|flag| flag.key() == key).cloned()
     }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
+    }
 }
 
 impl Asked<'_, '_> {
@@ -192,7 +197,11 @@ impl Asked<'_, '_> {
         if let Some(wanted) = self.wanted_in_vain(&held.flag) {
             return self.mismatch(wanted, held, counts, take);
         }
-        let decision = held.flag.decide(self.context, &NoFlags);
+        let decision = held.flag.decide(self.context, &NoFlagsAt { age_ms: self.age_ms });
+        counts.note(|| self.seen(&held.flag, held.revision, &decision));
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         // The caller's default and the words about a missing key are not the flag's own.
         if !self.whole && decision.variant.is_some() && !decision.key_missing {
             let prepared = counts.prepared(held, &decision, || {
@@ -215,6 +224,10 @@ impl Asked<'_, '_> {
             return self.mismatch(wanted, held, counts, take);
         }
         let decision = family.decision(self.context);
+        counts.note(|| self.seen(&held.flag, held.revision, &decision));
+        if held.flag.measured().is_some() {
+            counts.exposed(held, &decision, self.context.targeting_key());
+        }
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 
@@ -259,6 +272,7 @@ impl Asked<'_, '_> {
 
     fn mismatch(&self, wanted: ValueType, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
         let message = format!("the flag is of type {}, the caller asked for {wanted}", held.flag.kind());
+        counts.note(|| self.seen_to_fail(ErrorCode::TypeMismatch, held.revision));
         answered(&Answer { revision: held.revision, ..self.failed(ErrorCode::TypeMismatch, &message) }, counts, take);
     }
 
@@ -269,6 +283,7 @@ impl Asked<'_, '_> {
         } else {
             (ErrorCode::ProviderNotReady, Cow::Borrowed("the sidecar has not received any flags yet"))
         };
+        counts.note(|| self.seen_to_fail(code, 0));
         answered(&self.failed(code, &message), counts, take);
     }
 

@@ -18,10 +18,14 @@ pub(super) const MAX_QUESTION_BYTES: usize = 1024 * 1024;
 const MAX_BATCH_QUESTION_BYTES: usize = 4 * 1024 * 1024;
 
 pub(super) fn evaluate(desk: &Arc<Desk>, request: Request<Incoming>) -> Call {
-    Call::unary(desk, request, "yardarm.v1.Evaluation/Evaluate", MAX_QUESTION_BYTES, |desk, message, span| {
+    let is_inspection = desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(request.headers()));
+    Call::unary(desk, request, "yardarm.v1.Evaluation/Evaluate", MAX_QUESTION_BYTES, move |desk, message, span| {
         let question = Question::read(message).map_err(|refused| invalid(&refused))?;
         let mut out = Vec::new();
         let mut counts = desk.tally.batch();
+        if is_inspection {
+            counts.mute();
+        }
         desk.answer(&question, desk.pod.age_ms(), span.is_some(), &mut counts, |reply| {
             let response = EvaluateResponse::new(reply);
             write_message(&mut out, response.len(), |out| response.put(out));

@@ -4,31 +4,52 @@
 //! answers, `readiness` (and the empty name, and the evaluation service) once the sidecar can serve and until it drains, `startup` once it
 //! could serve for the first time.
 
+use std::sync::{Arc, OnceLock};
+
+use tonic::Status;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::Builder;
+use tower::Service as _;
 use tower::util::BoxCloneSyncService;
 
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::wire;
 
-use super::route::Others;
+use super::evidence::{self, Evidence};
+use super::route::{Generated, Others};
 
 const EVALUATION: &str = "yardarm.v1.Evaluation";
 
 /// Names that turn with readiness, and back when the sidecar drains.
 const READINESS: [&str; 3] = ["", "readiness", EVALUATION];
 
-pub(super) fn services(reporter: &HealthReporter, reflection: bool) -> Result<Others, tonic_reflection::server::Error> {
+/// Everything that tonic serves.
+pub(super) fn services(reporter: &HealthReporter, evidence: Evidence, reflection: bool) -> Others {
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
-    let mut others = Others { health: BoxCloneSyncService::new(health), reflection: None, reflection_alpha: None };
+    let tracking = BoxCloneSyncService::new(evidence::service(evidence));
+    let mut others = Others { health: BoxCloneSyncService::new(health), tracking, reflection: None, reflection_alpha: None };
     if reflection {
-        others.reflection = Some(BoxCloneSyncService::new(descriptors().build_v1()?));
+        others.reflection = Some(when_asked(|| Ok(BoxCloneSyncService::new(descriptors().build_v1()?))));
         // What grpcurl asks for first.
-        others.reflection_alpha = Some(BoxCloneSyncService::new(descriptors().build_v1alpha()?));
+        others.reflection_alpha = Some(when_asked(|| Ok(BoxCloneSyncService::new(descriptors().build_v1alpha()?))));
     }
-    Ok(others)
+    others
+}
+
+/// Descriptors are decoded and sorted when somebody asks for them, which in most pods nobody ever does.
+fn when_asked(build: fn() -> Result<Generated, tonic_reflection::server::Error>) -> Generated {
+    let built = Arc::new(OnceLock::new());
+    BoxCloneSyncService::new(tower::service_fn(move |request| {
+        let service: Result<Generated, String> = built.get_or_init(|| build().map_err(|error| error.to_string())).clone();
+        async move {
+            match service {
+                Ok(mut service) => service.call(request).await,
+                Err(error) => Ok(Status::internal(format!("the descriptors cannot be read: {error}")).into_http()),
+            }
+        }
+    }))
 }
 
 /// Only what is served here: the descriptors hold the control plane's services too.
@@ -37,6 +58,7 @@ fn descriptors() -> Builder<'static> {
         .register_encoded_file_descriptor_set(wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(EVALUATION)
+        .with_service_name("yardarm.v1.Tracking")
         .with_service_name("grpc.health.v1.Health")
 }
 

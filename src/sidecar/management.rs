@@ -1,13 +1,16 @@
-//! The management port: `/healthz`, `/readyz` and `/metrics`, over HTTP/1.1. No flag and no decision is readable here.
+//! The management port: `/healthz`, `/readyz` and `/metrics`, over HTTP/1.1. No flag and no decision is readable here. Outcomes are taken
+//! here too, at `POST /ofrep/v1/track`, from applications that speak no gRPC.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -15,27 +18,30 @@ use tokio::net::TcpStream;
 
 use crate::lifecycle::{Phase, Shutdown};
 
+use super::evidence::{self, Evidence};
 use super::metrics::{self, Metrics};
 use super::pod::{Place, Places, Pod};
 use super::serve::{Listener, Socket, accept};
 
-/// Kubelets and scrapers are few; whoever opens more is neither.
+/// Kubelets and scrapers are few, and so are the connections of the application in the pod.
 const MAX_CONNECTIONS: usize = 64;
 
 #[derive(Clone)]
 struct Management {
     pod: Arc<Pod>,
     metrics: Arc<Metrics>,
+    evidence: Evidence,
 }
 
 /// Serves until the shutdown has drained: `/readyz` says 503 meanwhile, so that the endpoint leaves the load balancer.
-pub(super) async fn serve(listener: Listener, pod: Arc<Pod>, metrics: Arc<Metrics>, header_deadline: Duration) {
+pub(super) async fn serve(listener: Listener, pod: Arc<Pod>, metrics: Arc<Metrics>, evidence: Evidence, header_deadline: Duration) {
     let shutdown = pod.shutdown.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
-        .with_state(Management { pod, metrics });
+        .route("/ofrep/v1/track", post(track).layer(DefaultBodyLimit::max(evidence::BODY_BYTES)))
+        .with_state(Management { pod, metrics, evidence });
     let places = Places::new(MAX_CONNECTIONS);
     let admit = |socket| {
         if let (Some(place), Socket::Tcp(stream)) = (places.take(), socket) {
@@ -75,4 +81,8 @@ async fn render(State(Management { metrics, .. }): State<Management>) -> Respons
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("the metrics cannot be written: {error}\n")).into_response(),
     }
+}
+
+async fn track(State(Management { evidence, .. }): State<Management>, body: Result<Bytes, BytesRejection>) -> Response {
+    evidence::track_http(evidence, body).await
 }

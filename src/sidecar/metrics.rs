@@ -15,9 +15,11 @@ use prometheus_client::registry::Registry;
 
 use crate::flag::Position;
 use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
+use crate::telemetry::decisions::{Counts, Lost};
 
+use super::evidence::Stats;
 use super::pod::{Desk, Pod};
-use super::tally::Counts;
+use super::tally;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -26,10 +28,14 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>) -> Self {
+    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>, evidence: Arc<Stats>) -> Self {
         let mut registry = Registry::with_prefix("yardarm");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        if let Some(observer) = &pod.observer {
+            registry.register_collector(Box::new(Logged(Arc::clone(observer.counts()))));
+        }
         registry.register_collector(Box::new(Scrape { pod, desks, total: Mutex::default() }));
+        registry.register_collector(Box::new(Measured(evidence)));
         if let Some(following) = following {
             registry.register_collector(Box::new(Following(following)));
         }
@@ -46,7 +52,7 @@ impl Metrics {
 struct Scrape {
     pod: Arc<Pod>,
     desks: Vec<Arc<Desk>>,
-    total: Mutex<Counts>,
+    total: Mutex<tally::Counts>,
 }
 
 impl Collector for Scrape {
@@ -62,6 +68,8 @@ impl Collector for Scrape {
         age.encode(encoder.encode_descriptor("age_seconds", help, None, age.metric_type())?)?;
         gauge(encoder, "flags", "Flags that are held", replica.len() as u64)?;
         gauge(encoder, "rejected", "Definitions that the control plane sent and that are not served", replica.rejected().len() as u64)?;
+        gauge(encoder, "tripped_flags", "Flags that are killed in this pod by a local trip now", replica.tripped() as u64)?;
+        gauge(encoder, "environment_pods", "Sidecars of the environment, as the control plane last said", replica.pods().into())?;
         gauge(encoder, "connections", "Connections of applications", connections.taken() as u64)?;
         counter(encoder, "refused_connections", "Connections closed because the limit was reached", connections.refused())?;
         gauge(encoder, "watchers", "Open watches", watchers.taken() as u64)?;
@@ -96,6 +104,73 @@ impl Scrape {
     }
 }
 
+/// What becomes of the events of the decision log.
+#[derive(Debug)]
+struct Logged(Arc<Counts>);
+
+impl Collector for Logged {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Counts { received, duplicates, sampled_out, held_back, written, exported, file_bytes, .. } = &*self.0;
+        let encoder = &mut encoder;
+        for (name, help, count) in [
+            ("received", "Evaluations and outcomes that came to the decision log", received),
+            ("deduplicated", "Of these, evaluations that were the same as one shortly before", duplicates),
+            ("sampled_out", "Of these, evaluations left out by the rate of their flag", sampled_out),
+            ("held_back", "Of these, events left out by the step that was on", held_back),
+            ("written", "Lines written to files", written),
+            ("exported", "Events that the OTLP collector took", exported),
+        ] {
+            counter(encoder, &format!("decision_log_{name}"), help, count.load(Ordering::Relaxed))?;
+        }
+        let help = "Events that should have been kept and were lost: a full buffer, the limit of lines, the disk, the collector";
+        let mut family = encoder.encode_descriptor("decision_log_lost", help, None, MetricType::Counter)?;
+        for lost in Lost::ALL {
+            ConstCounter::new(self.0.lost(lost)).encode(family.encode_family(&[("where", lost.name())])?)?;
+        }
+        let help = "What the decision log keeps: 0 everything, 1 a tenth, 2 first exposures and errors, 3 nothing";
+        gauge(encoder, "decision_log_step", help, self.0.step())?;
+        gauge(encoder, "decision_log_bytes", "Bytes in the files of the decision log", file_bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// What is measured of flags, and what it takes.
+#[derive(Debug)]
+struct Measured(Arc<Stats>);
+
+impl Collector for Measured {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &*self.0;
+        let encoder = &mut encoder;
+        for (name, help, value) in [
+            ("exposure_bytes", "Memory of the tables by which exposures are counted once", &stats.exposure_bytes),
+            (
+                "attribution_bytes",
+                "Memory of the attribution of outcomes, with idempotency keys and records that wait",
+                &stats.attribution_bytes,
+            ),
+            ("tracked_units", "Units whose outcomes are attributed, each counted for each flag", &stats.units),
+            ("tracked_epochs", "Flags and revisions that are measured", &stats.epochs),
+            ("pending_records", "Unit records that the next reports take", &stats.pending_records),
+        ] {
+            gauge(encoder, name, help, value.load(Ordering::Relaxed))?;
+        }
+        for (name, help, count) in [
+            ("exposures", "Exposures that were noted; a unit that keeps asking is noted each minute", &stats.exposures),
+            ("dropped_exposures", "Exposures that found no room; the unit is noted when it asks again", &stats.dropped_exposures),
+            ("dropped_records", "Unit records that were forgotten before the control plane took them", &stats.dropped_records),
+            ("attributed_outcomes", "Outcomes that were attributed to what their unit was served", &stats.attributed),
+            ("unattributed_outcomes", "Outcomes of units that were served nothing that watches them", &stats.unattributed),
+            ("duplicate_outcomes", "Outcomes whose idempotency key had been seen", &stats.duplicates),
+            ("evidence_reports", "Reports of evidence that the control plane acknowledged", &stats.reports),
+            ("evidence_report_failures", "Times that a report had to be sent again", &stats.report_failures),
+            ("refused_evidence_reports", "Reports that the control plane refused, which are lost", &stats.refused_reports),
+        ] {
+            counter(encoder, name, help, count.load(Ordering::Relaxed))?;
+        }
+        Ok(())
+    }
+}
+
 /// How following the control plane goes.
 #[derive(Debug)]
 struct Following(Arc<follow::Metrics>);
@@ -113,6 +188,7 @@ impl Collector for Following {
             ("snapshots", "Snapshots applied", &metrics.snapshots),
             ("deltas", "Changes applied from the log", &metrics.deltas),
             ("kills", "Kills and restores applied from their own lane", &metrics.kills),
+            ("local_trips", "Flags killed in this pod by their guards while the control plane was out of reach", &metrics.trips),
             ("polls", "Times that the state was asked for while no stream was open", &metrics.polls),
             ("poll_failures", "Polls without an answer", &metrics.poll_failures),
             ("saves", "Times that the last good state was written", &metrics.saves),

@@ -4,7 +4,8 @@
 //! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch -> decide -> replica
 //!                  |                                |                  ^
 //!               workers                      health, reflection      bell
-//! management (8014) -> metrics <- tally, prepared
+//! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
+//! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
 //! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
 
@@ -14,11 +15,13 @@ mod body;
 mod call;
 mod decide;
 mod evaluate;
+mod evidence;
 mod grpc;
 mod health;
 mod listen;
 mod management;
 mod metrics;
+mod observe;
 mod outbox;
 mod pod;
 mod prepared;
@@ -32,5 +35,6 @@ mod workers;
 
 pub use args::{Args, Limits, Serve, Upstream};
 pub use listen::BindError;
+pub use observe::{INSPECTION, PURPOSE};
 pub use start::{Flags, Running, serve, start};
 pub use workers::Workers;

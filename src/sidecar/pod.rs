@@ -7,6 +7,7 @@ use crate::lifecycle::{Readiness, Shutdown};
 use crate::replica::Replica;
 
 use super::bell::Bell;
+use super::observe::Observer;
 use super::tally::Tally;
 
 /// Shared by all threads; nothing here is written on the way of an answer.
@@ -19,6 +20,8 @@ pub(super) struct Pod {
     pub(super) watchers: Arc<Places>,
     /// Watches that were away for so long that they had to start again from a snapshot.
     pub(super) lagged_watchers: AtomicU64,
+    /// `None`: there is no decision log.
+    pub(super) observer: Option<Observer>,
 }
 
 /// What one thread keeps for a pod.
@@ -48,7 +51,7 @@ impl Desk {
     pub(super) fn of(pod: &Arc<Pod>) -> Arc<Self> {
         Arc::new(Self {
             pod: Arc::clone(pod),
-            tally: Tally::default(),
+            tally: pod.observer.as_ref().map_or_else(Tally::default, |observer| Tally::noting(observer.notes())),
             bell: Arc::default(),
             farewell: Arc::default(),
             draining: AtomicBool::new(false),

@@ -24,6 +24,7 @@ pub(super) type Generated = BoxCloneSyncService<Request<Incoming>, Response<toni
 #[derive(Clone)]
 pub(super) struct Others {
     pub(super) health: Generated,
+    pub(super) tracking: Generated,
     /// `None`: not served.
     pub(super) reflection: Option<Generated>,
     pub(super) reflection_alpha: Option<Generated>,
@@ -64,6 +65,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
 impl Others {
     fn at(&self, path: &str) -> Option<Generated> {
         match path.split('/').nth(1)? {
+            "yardarm.v1.Tracking" => Some(self.tracking.clone()),
             "grpc.health.v1.Health" => Some(self.health.clone()),
             "grpc.reflection.v1.ServerReflection" => self.reflection.clone(),
             "grpc.reflection.v1alpha.ServerReflection" => self.reflection_alpha.clone(),

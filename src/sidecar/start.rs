@@ -1,7 +1,7 @@
 //! Starts a sidecar and says where it listens.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -13,11 +13,14 @@ use crate::clock::SystemClock;
 use crate::lifecycle::{Phase, Readiness, Shutdown, Token};
 use crate::replica::Replica;
 use crate::replica::follow::{self, Follower, Settings, Timing};
+use crate::telemetry::decisions;
 use crate::wire::replication::Identity;
 
+use super::evidence::{self, Evidence};
 use super::listen;
 use super::management;
 use super::metrics::Metrics;
+use super::observe;
 use super::pod::{Desk, Places, Pod};
 use super::route::{Others, Router};
 use super::serve::{Listener, Protocol, Socket, accept};
@@ -48,14 +51,25 @@ pub struct Flags {
 pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let Args { upstream, serve: args } = args;
     let settings = settings(&upstream)?;
+    let log = decisions::Place {
+        pod: settings.identity.pod.clone(),
+        environment: upstream.environment.clone(),
+        salt_file: salt_file(&args, upstream.data.as_deref()),
+    };
     let (data, environment) = (upstream.data.clone(), upstream.environment.clone());
     let load = move || follow::load(data.as_deref(), VERSION, &environment, Arc::new(SystemClock::new()));
     let local = tokio::task::spawn_blocking(load).await.context("reading the last good state")??;
     let workers = Workers::start(args.threads).context("cannot start the threads that answer")?;
     let following = Some(Arc::clone(local.metrics()));
     let flags = Flags { replica: local.replica().clone(), environment: upstream.environment, following };
-    let running = serve(&args, flags, &workers, shutdown.clone()).await?;
-    end_with(local.follow(settings), &shutdown);
+    let (environment, identity) = (settings.environment.clone(), settings.identity.clone());
+    let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+    let follower = local.follow(settings);
+    let guards = evidence::guard(evidence.clone(), follower.uplink(), environment.clone(), identity.clone(), shutdown.clone());
+    tokio::spawn(guards);
+    let flush = shutdown.hold(Phase::Flush, "reports of evidence");
+    tokio::spawn(evidence::report(evidence, follower.uplink(), environment, identity, shutdown.clone(), flush));
+    end_with(follower, &shutdown);
     Ok(running)
 }
 
@@ -67,10 +81,7 @@ fn settings(upstream: &Upstream) -> anyhow::Result<Settings> {
             format!("--control-plane `{url}` is no address of a control plane: expected http://HOST:PORT, several with commas")
         })
     };
-    let pod = match pod {
-        Some(pod) => pod.clone(),
-        None => std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unnamed".to_owned(), |name| name.trim().to_owned()),
-    };
+    let pod = pod.clone().unwrap_or_else(host_name);
     Ok(Settings {
         control_planes: control.split(',').map(parse).collect::<anyhow::Result<_>>()?,
         environment: environment.clone(),
@@ -83,6 +94,16 @@ fn settings(upstream: &Upstream) -> anyhow::Result<Settings> {
         },
         timing: Timing::default(),
     })
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "unnamed".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Beside the last good state: whoever may read the log cannot look people up in it for that alone.
+fn salt_file(args: &Serve, data: Option<&Path>) -> Option<PathBuf> {
+    let decisions::Args { salt_file, dir, .. } = &args.decisions;
+    salt_file.clone().or_else(|| data.or(dir.as_deref()).map(|directory| directory.join(decisions::SALT_FILE)))
 }
 
 /// Replication ends when answers are no longer given, and what came last is written before the process goes.
@@ -98,9 +119,21 @@ fn end_with(mut follower: Follower, shutdown: &Shutdown) {
     });
 }
 
-/// Serves flags that somebody else keeps up to date. Several pods of one process may share their `workers`.
+/// Serves flags that somebody else keeps up to date. Several pods of one process may share their `workers`. Outcomes are attributed, and
+/// reported to nobody.
 pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shutdown) -> anyhow::Result<Running> {
-    let Serve { listen, socket, management, threads: _, reflection, limits } = args;
+    let log = decisions::Place { pod: host_name(), environment: flags.environment.clone(), salt_file: salt_file(args, None) };
+    serve_logging(args, flags, workers, shutdown, log).await.map(|(running, _)| running)
+}
+
+async fn serve_logging(
+    args: &Serve,
+    flags: Flags,
+    workers: &Workers,
+    shutdown: Shutdown,
+    log: decisions::Place,
+) -> anyhow::Result<(Running, Evidence)> {
+    let Serve { listen, socket, management, threads: _, reflection, limits, decisions } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
@@ -109,6 +142,7 @@ pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shut
     let unix = socket.as_deref().map(listen::unix).transpose()?;
     drop(entered);
     let http = listen::tcp(*management, "--management")?;
+    let (observer, scribe) = observe::start(decisions, log)?.unzip();
     let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()? };
 
     let readiness = Readiness::new();
@@ -121,11 +155,16 @@ pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shut
         connections: Places::new(limits.max_connections),
         watchers: Places::new(limits.max_watchers),
         lagged_watchers: AtomicU64::new(0),
+        observer,
     });
     let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
-    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following));
+    if let Some(scribe) = scribe {
+        scribe.write(desks.clone(), &shutdown);
+    }
+    let evidence = Evidence::collect(desks.clone(), limits.max_tracked_units, shutdown.clone());
+    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following, Arc::clone(evidence.stats())));
     let reporter = health::reporter().await;
-    let others = Arc::new(health::services(&reporter, *reflection).context("gRPC reflection cannot be served")?);
+    let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
@@ -135,8 +174,9 @@ pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shut
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
     tokio::spawn(health::report(reporter, readiness, shutdown));
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, Duration::from_millis(limits.first_bytes_ms)));
-    Ok(running)
+    let first_bytes = Duration::from_millis(limits.first_bytes_ms);
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes));
+    Ok((running, evidence))
 }
 
 /// Ready only with a state: from the control plane, or the last good one from disk.

@@ -12,8 +12,11 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::flag::{Decision, ErrorCode, Reason};
 use crate::replica::Held;
+use crate::telemetry::decisions::{Evaluation, Journal};
 use crate::wire::evaluation::Answer;
 
+use super::evidence::{Exposure, Exposures};
+use super::observe::Notes;
 use super::prepared::{Outcome, Prepared};
 
 /// Series of one flag. Further ones, of variants that came and went, are counted without the name of the variant.
@@ -28,6 +31,9 @@ struct Book {
     prepared: Prepared<Counter>,
     /// Of a [`Batch`]; kept for the next one.
     round: Round,
+    /// `None`: nobody wants to know of single answers.
+    notes: Option<Box<Notes>>,
+    exposures: Exposures,
 }
 
 /// What is counted when a batch ends.
@@ -37,6 +43,7 @@ struct Round {
     prepared: Vec<usize>,
     answered: Vec<Place>,
     failed: Vec<ErrorCode>,
+    exposed: Vec<Exposure>,
 }
 
 /// Counts of an outcome that has not been added to its series.
@@ -68,10 +75,18 @@ pub(super) struct Series {
 pub(super) struct Batch<'t>(MutexGuard<'t, Book>);
 
 impl Tally {
+    /// One that also notes each answer.
+    pub(super) fn noting(notes: Notes) -> Self {
+        Self(Mutex::new(Book { notes: Some(Box::new(notes)), ..Book::default() }))
+    }
+
     /// Nobody else counts or takes before it is dropped.
     pub(super) fn batch(&self) -> Batch<'_> {
         let mut batch = Batch(self.0.lock());
         batch.forget();
+        if let Some(notes) = &mut batch.0.notes {
+            notes.begin();
+        }
         if batch.0.prepared.is_full() {
             batch.0.settle();
         }
@@ -79,13 +94,44 @@ impl Tally {
     }
 
     pub(super) fn take(&self) -> Counts {
-        let mut book = std::mem::take(&mut *self.0.lock());
-        book.settle();
-        book.counts
+        let mut book = self.0.lock();
+        // Who was noted stays noted, and who wants to know goes on.
+        let (notes, exposures) = (book.notes.take(), std::mem::take(&mut book.exposures));
+        let mut taken = std::mem::replace(&mut *book, Book { notes, exposures, ..Book::default() });
+        drop(book);
+        taken.settle();
+        taken.counts
+    }
+
+    /// For the collector.
+    pub(super) fn with_exposures<R>(&self, with: impl FnOnce(&mut Exposures) -> R) -> R {
+        with(&mut self.0.lock().exposures)
+    }
+
+    /// Takes what was noted, and leaves `empty` to write on.
+    pub(super) fn take_journal(&self, empty: Journal) -> Option<Journal> {
+        self.0.lock().notes.as_mut().map(|notes| notes.journal.take(empty))
     }
 }
 
 impl Batch<'_> {
+    /// Here every answer to an application passes. It stands when the batch is counted.
+    #[inline]
+    pub(super) fn note<'a>(&mut self, seen: impl FnOnce() -> Evaluation<'a>) {
+        if let Some(notes) = &mut self.0.notes
+            && !notes.is_muted
+        {
+            notes.journal.note(&seen());
+        }
+    }
+
+    /// Nothing of this batch is noted.
+    pub(super) fn mute(&mut self) {
+        if let Some(notes) = &mut self.0.notes {
+            notes.is_muted = true;
+        }
+    }
+
     pub(super) fn answered(&mut self, answer: &Answer<'_>) {
         let flag_key = match answer.error {
             // A caller who loops over random keys makes no series.
@@ -100,7 +146,7 @@ impl Batch<'_> {
     /// What [`Answer::constant`] is for this decision, worked out once. `None`: it is too long to be kept, and was not counted.
     #[inline]
     pub(super) fn prepared(&mut self, held: &Held, decision: &Decision<'_>, constant: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, .. } = &mut *self.0;
         let place = prepared.place(Outcome::of(held, decision), || {
             let variant = decision.variant.map_or("", |variant| &variant.name);
             let series = counts.place(held.flag.key(), variant, decision.reason);
@@ -110,15 +156,31 @@ impl Batch<'_> {
         Some(&prepared.kept(place).1)
     }
 
+    /// Somebody is served a flag of which something is measured.
+    #[inline]
+    pub(super) fn exposed(&mut self, held: &Held, decision: &Decision<'_>, targeting_key: Option<&str>) {
+        let Book { exposures, round, .. } = &mut *self.0;
+        // Without a key there is no unit whose outcome could be told.
+        round.exposed.extend(targeting_key.and_then(|key| exposures.unknown(held, decision, key)));
+    }
+
     pub(super) fn forget(&mut self) {
-        let Round { prepared, answered, failed } = &mut self.0.round;
+        let Round { prepared, answered, failed, exposed } = &mut self.0.round;
         prepared.clear();
         answered.clear();
         failed.clear();
+        exposed.clear();
+        if let Some(notes) = &mut self.0.notes {
+            notes.journal.forget();
+        }
     }
 
     pub(super) fn count(mut self) {
-        let Book { counts, prepared, round } = &mut *self.0;
+        let Book { counts, prepared, round, notes, exposures } = &mut *self.0;
+        if let Some(notes) = notes {
+            notes.journal.keep();
+        }
+        round.exposed.drain(..).for_each(|exposure| exposures.note(exposure));
         for &place in &round.prepared {
             prepared.kept(place).0.count += 1;
         }

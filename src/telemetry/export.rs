@@ -28,7 +28,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) fn start(endpoint: &str) -> Result<Self> {
-        check(endpoint)?;
+        check("--otlp-endpoint", endpoint)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("telemetry")
@@ -45,7 +45,7 @@ impl Export {
         drop(inside);
         let exporter = Watched { exporter, endpoint: redacted(endpoint).into_owned(), failing: AtomicBool::new(false) };
         let processor = BatchSpanProcessor::builder(exporter).build();
-        let provider = SdkTracerProvider::builder().with_resource(resource()).with_span_processor(processor).build();
+        let provider = SdkTracerProvider::builder().with_resource(resource(None)).with_span_processor(processor).build();
         Ok(Self { provider, runtime: Some(runtime) })
     }
 
@@ -76,25 +76,27 @@ pub fn redacted(url: &str) -> Cow<'_, str> {
     }
 }
 
-fn check(endpoint: &str) -> Result<()> {
+/// Whether spans or logs can be sent there; `option` is the one that named it.
+pub(super) fn check(option: &str, endpoint: &str) -> Result<()> {
     let shown = redacted(endpoint);
     if shown != endpoint {
-        bail!("--otlp-endpoint {shown} carries credentials; set OTEL_EXPORTER_OTLP_HEADERS=authorization=… instead");
+        bail!("{option} {shown} carries credentials; set OTEL_EXPORTER_OTLP_HEADERS=authorization=… instead");
     }
     if endpoint.starts_with("https://") {
-        bail!("--otlp-endpoint {shown}: TLS to a collector is not built in; send to a collector on this node by http://");
+        bail!("{option} {shown}: TLS to a collector is not built in; send to a collector on this node by http://");
     }
     if !endpoint.starts_with("http://") {
-        bail!("--otlp-endpoint {shown} is no URL; say http://HOST:PORT, such as http://127.0.0.1:4317");
+        bail!("{option} {shown} is no URL; say http://HOST:PORT, such as http://127.0.0.1:4317");
     }
     Ok(())
 }
 
 /// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over what we know ourselves.
-fn resource() -> Resource {
+pub(super) fn resource(more: Option<KeyValue>) -> Resource {
     let resource = Resource::builder_empty()
         .with_service_name("yardarm")
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attributes(more)
         .with_detectors(&[Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())]);
     match std::env::var("OTEL_SERVICE_NAME") {
         Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
@@ -157,9 +159,9 @@ mod tests {
             ("collector:4317", "http://HOST:PORT"),
             ("", "http://HOST:PORT"),
         ] {
-            let error = format!("{:#}", check(endpoint).unwrap_err());
+            let error = format!("{:#}", check("--otlp-endpoint", endpoint).unwrap_err());
             assert!(error.contains(way_out) && !error.contains("s3cret"), "{error}");
         }
-        check("http://127.0.0.1:4317").unwrap();
+        check("--otlp-endpoint", "http://127.0.0.1:4317").unwrap();
     }
 }

@@ -1,9 +1,10 @@
-//! Logs to standard error, and spans to an OTLP collector when one is named.
+//! Logs to standard error, spans to an OTLP collector when one is named, and the decision log ([`decisions`]).
 //!
 //! Spans are made by [`rpc`] and [`evaluation`] only, under one target that the log never shows, and only after it was decided that they
 //! are wanted: without a collector the check is one relaxed load, and no layer stands in the way of a request.
 
 mod caller;
+pub mod decisions;
 pub mod evaluation;
 mod export;
 pub mod rpc;
@@ -12,7 +13,7 @@ use std::io::{self, IsTerminal as _};
 
 use anyhow::{Context as _, Result};
 use tracing::{Level, Subscriber, level_filters::LevelFilter};
-use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt as _};
 
 pub use caller::inject;
@@ -66,10 +67,11 @@ pub fn init(args: &Args) -> Result<Guard> {
 /// What [`init`] installs, for a caller that wants it on one thread only.
 pub fn subscriber(args: &Args) -> Result<(impl Subscriber + Send + Sync + use<>, Guard)> {
     let Args { log_format, log_level, otlp_endpoint, trace_sample, trace_context_id } = args;
-    let filter = EnvFilter::builder()
-        .parse(log_level)
+    // Not `EnvFilter`: nobody filters by the fields of spans, and it brings regular expressions along.
+    let filter = log_level
+        .parse::<Targets>()
         .with_context(|| format!("--log-level {log_level:?} is no filter; say `warn`, `info` or `info,yardarm::replica=warn`"))?
-        .add_directive(format!("{TARGET}=off").parse()?);
+        .with_target(TARGET, LevelFilter::OFF);
     let log = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let log = match log_format {
         LogFormat::Human => log.with_ansi(io::stderr().is_terminal()).boxed(),

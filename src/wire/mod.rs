@@ -8,10 +8,12 @@ pub mod v1 {
 
 pub mod admin;
 pub mod evaluation;
+pub mod evidence;
 pub mod fleet;
 pub mod frame;
 pub mod json;
 pub mod replication;
+pub mod trip;
 
 /// Keys and tags that a selector may name.
 pub const SELECTOR_NAMES: usize = 20_000;

@@ -1,13 +1,11 @@
 """A client in another language: generated from `proto/`, it evaluates and watches, over TCP and over the Unix socket."""
 
-import pathlib
 import sys
 import tempfile
 
 import grpc
-import grpc_tools
-from grpc_tools import protoc
 
+from generated import generate
 from stand import DEADLINE_S, Dev
 
 YARDARM = sys.argv[1]
@@ -15,16 +13,6 @@ FLAG = "new_checkout_flow"
 # gRPC's C core (Python, C++, Ruby, PHP) takes the percent-encoded path of a socket for the authority of its requests, which is none by RFC
 # 3986, and Rust's HTTP/2 refuses it with PROTOCOL_ERROR: https://github.com/grpc/grpc/issues/38142. Go says localhost by itself.
 OPTIONS = [("grpc.default_authority", "localhost")]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def generate(into):
-    """The same command that README shows, as a call."""
-    include = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    proto = ROOT / "proto"
-    arguments = [f"-I{proto}", f"-I{include}", f"--python_out={into}", f"--grpc_python_out={into}"]
-    assert protoc.main(["protoc", *arguments, str(proto / "yardarm/v1/evaluation.proto")]) == 0
-    sys.path.insert(0, str(into))
 
 
 def evaluates(stub, pb):
@@ -82,12 +70,7 @@ def watches(stub, pb, dev):
 
 def main():
     with tempfile.TemporaryDirectory(prefix="yardarm-") as directory:
-        generated = pathlib.Path(directory) / "generated"
-        generated.mkdir()
-        generate(generated)
-        from yardarm.v1 import evaluation_pb2 as pb
-        from yardarm.v1 import evaluation_pb2_grpc as services
-
+        pb, services = generate(directory)
         with Dev(YARDARM, f"{directory}/data") as dev:
             for kind, target in (("TCP", dev.sidecar), ("the Unix socket", f"unix:{dev.socket}")):
                 with grpc.insecure_channel(target, options=OPTIONS) as channel:

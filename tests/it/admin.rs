@@ -40,7 +40,9 @@ impl Control {
 fn args(data: &Path) -> control::Args {
     control::Args {
         listen: "127.0.0.1:0".parse().unwrap(),
+        webhooks: control::hooks::Listen::default(),
         data: data.to_owned(),
+        clock_ahead: None,
         ends_with_its_pods: false,
         log_changes: 100,
         log_days: 7,

@@ -15,7 +15,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("rollout", &["flag"]),
     ("wire", &["flag", "rollout"]),
     ("replica", &["flag", "wire", "backoff", "clock"]),
-    ("sidecar", &["flag", "wire", "replica", "telemetry", "lifecycle", "backoff", "clock"]),
+    ("sidecar", &["flag", "rollout", "wire", "replica", "telemetry", "lifecycle", "backoff", "clock"]),
     ("control", &["flag", "rollout", "wire", "telemetry", "lifecycle", "backoff", "clock"]),
     ("telemetry", &["flag"]),
     ("lifecycle", &[]),

@@ -10,7 +10,7 @@ use yardarm::flag::{Digest, ItemName, State};
 
 use crate::ledger::world::*;
 
-async fn backup(world: &World) -> Vec<u8> {
+pub async fn backup(world: &World) -> Vec<u8> {
     let mut chunks = std::pin::pin!(world.ledger.backup().await.unwrap());
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
@@ -19,7 +19,7 @@ async fn backup(world: &World) -> Vec<u8> {
     bytes
 }
 
-async fn restore_backup(world: &World, bytes: &[u8]) -> Result<Restored, Error> {
+pub async fn restore_backup(world: &World, bytes: &[u8]) -> Result<Restored, Error> {
     let mut reader = Reader::default();
     for chunk in bytes.chunks(1000) {
         reader.push(chunk).map_err(|problem| Error::BadBackup { problem })?;

@@ -162,23 +162,54 @@ fn what_selects_the_control_plane_selects_its_pods() {
     let workload = of_kind(&manifests, "StatefulSet");
     assert_eq!(workload["spec"]["replicas"], 1, "the embedded store has one writer");
     let ports = &workload["spec"]["template"]["spec"]["containers"][0]["ports"];
-    assert_eq!(*ports, json!([{ "name": "grpc", "containerPort": 8020 }]));
+    assert_eq!(*ports, json!([{ "name": "grpc", "containerPort": 8020 }, { "name": "webhooks", "containerPort": 8021 }]));
+    let service = of_kind(&manifests, "Service")["spec"]["ports"].as_array().unwrap();
+    let told: Vec<_> = service.iter().map(|port| (port["targetPort"].as_str().unwrap(), port["port"].as_u64().unwrap())).collect();
+    assert_eq!(told, [("grpc", 8020), ("webhooks", 8021)]);
 }
 
 #[test]
 fn the_policy_in_front_of_the_control_plane_admits_the_sidecars_of_the_example() {
     let (base, example) = (base(), example());
-    let policy = of_kind(&base, "NetworkPolicy");
-    assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
-    let [rule] = policy["spec"]["ingress"].as_array().unwrap().as_slice() else { panic!("{policy}") };
-    let [from] = rule["from"].as_array().unwrap().as_slice() else { panic!("{rule}") };
-    let matches = |selector: &Value, labels: &Value| {
-        let wanted = selector["matchLabels"].as_object().unwrap();
-        !wanted.is_empty() && wanted.iter().all(|(label, value)| labels[label] == *value)
-    };
+    assert_eq!(of_kind(&base, "NetworkPolicy")["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    let from = admitted(&base, "grpc");
     assert!(matches(&from["namespaceSelector"], &of_kind(&example, "Namespace")["metadata"]["labels"]));
     assert!(matches(&from["podSelector"], &pods(&example)[0].template["metadata"]["labels"]));
     assert!(!matches(&from["namespaceSelector"], &of_kind(&base, "Namespace")["metadata"]["labels"]), "only who was let in by name");
+}
+
+#[test]
+fn webhooks_are_off_and_who_may_send_them_reaches_nothing_else() {
+    let (base, example) = (base(), example());
+    let pods = pods(&base);
+    let container = ours(&pods[0])[0];
+    let switch = containers(&container["env"]).find(|variable| variable["name"] == "YARDARM_WEBHOOKS").unwrap();
+    assert_eq!(switch["value"], "", "a port is opened by whoever needs it");
+    assert!(arguments(container).iter().all(|argument| !argument.starts_with("--webhooks")));
+    let alerting = json!({ "yardarm.dev/alerts": "true" });
+    let (hooks, all) = (admitted(&base, "webhooks"), admitted(&base, "grpc"));
+    for selector in ["namespaceSelector", "podSelector"] {
+        assert!(matches(&hooks[selector], &alerting) && !matches(&all[selector], &alerting), "{selector}");
+    }
+    let sidecar = &self::pods(&example)[0].template["metadata"]["labels"];
+    assert!(!matches(&hooks["podSelector"], sidecar), "an application kills no flag");
+    let readme = fs::read_to_string("deploy/README.md").unwrap();
+    assert!(["YARDARM_WEBHOOKS", "0.0.0.0:8021", "yardarm.dev/alerts: \"true\""].iter().all(|told| readme.contains(told)));
+}
+
+/// Who alone may reach this port, by one rule that is for no other.
+fn admitted<'m>(manifests: &'m [Value], port: &str) -> &'m Value {
+    let rules = of_kind(manifests, "NetworkPolicy")["spec"]["ingress"].as_array().unwrap();
+    let of_port: Vec<_> = rules.iter().filter(|rule| containers(&rule["ports"]).any(|found| found["port"] == port)).collect();
+    let [rule] = of_port.as_slice() else { panic!("{port}: {rules:?}") };
+    assert_eq!(rule["ports"], json!([{ "port": port, "protocol": "TCP" }]));
+    let [from] = rule["from"].as_array().unwrap().as_slice() else { panic!("{rule}") };
+    from
+}
+
+fn matches(selector: &Value, labels: &Value) -> bool {
+    let wanted = selector["matchLabels"].as_object().unwrap();
+    !wanted.is_empty() && wanted.iter().all(|(label, value)| labels[label] == *value)
 }
 
 #[test]

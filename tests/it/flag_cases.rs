@@ -1,19 +1,24 @@
 //! Cases as text, in `tests/data/flag/*.cases`: a command, what it is given, `----`, and what comes out.
 //!
 //! `document` reads YAML and compiles it, and prints the problems. `decide FLAG` and `explain FLAG` answer one context in JSON for each line,
-//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again.
-//! With `YARDARM_REWRITE_CASES=1` what came out is written into the files, to be read before it is committed.
+//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again, `age MS` sets how old
+//! the state is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
+use crate::cases;
 use yardarm::flag::{CompiledFlag, Context, Decision, Document, Lookup, Problems, Segments, TARGETING_KEY, check_environment, compile};
 
 #[test]
 fn evaluation_follows_the_order() {
     run("order.cases");
+}
+
+#[test]
+fn a_state_that_is_too_old_serves_the_stale_variant() {
+    run("staleness.cases");
 }
 
 #[test]
@@ -32,6 +37,16 @@ fn problems_are_told_all_at_once_with_path_line_and_what_was_meant() {
 }
 
 #[test]
+fn rollouts_that_cannot_be_carried_out_are_refused_with_the_place_and_the_reason() {
+    run("rollouts.cases");
+}
+
+#[test]
+fn templates_are_filled_in_where_they_are_named_and_checked_where_they_stand() {
+    run("templates.cases");
+}
+
+#[test]
 fn explanations_tell_what_was_asked_and_found() {
     run("explain.cases");
 }
@@ -41,11 +56,16 @@ fn explanations_tell_what_was_asked_and_found() {
 struct World {
     flags: BTreeMap<String, CompiledFlag>,
     killed: BTreeSet<String>,
+    age_ms: u64,
 }
 
 impl Lookup for World {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
         self.flags.get(key).map(|flag| flag.with_kill(self.killed.contains(key)))
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
     }
 }
 
@@ -64,6 +84,10 @@ impl World {
             "restore" => {
                 self.killed.remove(argument);
                 "restored".to_owned()
+            }
+            "age" => {
+                self.age_ms = argument.parse().unwrap();
+                "set".to_owned()
             }
             "decide" => each_line(input, |context| written(&self.flag(argument).unwrap().decide(context, self))),
             "explain" => each_line(input, |context| self.flag(argument).unwrap().explain(context, self).to_string().trim_end().to_owned()),
@@ -127,47 +151,7 @@ fn written(decision: &Decision<'_>) -> String {
     text
 }
 
-/// What stands before a case, its command, its input and what should come out.
-struct Case {
-    preamble: String,
-    command: String,
-    input: String,
-    expected: String,
-}
-
 fn run(file: &str) {
-    let path = Path::new("tests/data/flag").join(file);
-    let cases = parse(&fs::read_to_string(&path).unwrap());
-    assert!(!cases.is_empty(), "{file} has no case");
     let mut world = World::default();
-    let mut rewritten = String::new();
-    let mut wrong = String::new();
-    for Case { preamble, command, input, expected } in cases {
-        let actual = world.run(&command, &input);
-        let separator = if input.is_empty() { "" } else { "\n" };
-        _ = write!(rewritten, "{preamble}{command}\n{input}{separator}----\n{actual}\n");
-        if actual != expected {
-            _ = write!(wrong, "\n{file}: {command}\n{input}{separator}---- expected\n{expected}\n---- came out\n{actual}\n");
-        }
-    }
-    if std::env::var_os("YARDARM_REWRITE_CASES").is_some() {
-        fs::write(&path, rewritten).unwrap();
-    }
-    assert!(wrong.is_empty(), "{wrong}");
-}
-
-/// Lines that begin with `#` and empty ones stand between the cases; what comes out ends at an empty line.
-fn parse(text: &str) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut lines = text.lines().peekable();
-    loop {
-        let mut preamble = String::new();
-        while let Some(line) = lines.next_if(|line| line.is_empty() || line.starts_with('#')) {
-            _ = writeln!(preamble, "{line}");
-        }
-        let Some(command) = lines.next() else { return cases };
-        let input: Vec<&str> = lines.by_ref().take_while(|line| *line != "----").collect();
-        let expected: Vec<&str> = std::iter::from_fn(|| lines.next_if(|line| !line.is_empty())).collect();
-        cases.push(Case { preamble, command: command.to_owned(), input: input.join("\n"), expected: expected.join("\n") });
-    }
+    cases::run(&Path::new("tests/data/flag").join(file), |command, input| world.run(command, input));
 }

@@ -4,8 +4,8 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 use yardarm::flag::{
-    BUCKETS, CompiledFlag, Condition, Context, Document, Flag, FlagState, Hash, Lookup, NoFlags, Operator, Prerequisite, Reason, Rule,
-    SAMPLES, Scalar, Segment, Segments, Serve, Split, Target, Test, Value, Weight, bucket, compile,
+    BUCKETS, CompiledFlag, Condition, Context, Document, Flag, FlagState, Hash, Lookup, MaxStaleness, NoFlags, NoFlagsAt, Operator,
+    Prerequisite, Reason, Rule, SAMPLES, Scalar, Segment, Segments, Serve, Split, Target, Test, Value, Weight, bucket, compile,
 };
 
 /// A flag that gives `percent` to `on`, and the rest to `off`, its default.
@@ -112,6 +112,25 @@ proptest! {
         prop_assert!(last.decides && before.iter().all(|step| !step.decides), "{explanation}");
         if let Some(rule) = decision.rule {
             prop_assert_eq!(&last.name, &format!("rule {rule}"));
+        }
+    }
+
+    #[test]
+    fn only_a_kill_and_a_disabled_flag_stand_above_a_state_that_is_too_old(
+        flag in flag(), context in context(), is_killed in proptest::bool::weighted(0.1), beyond in 0..10_000_u64,
+    ) {
+        let Ok(compiled) = compile("f", &flag, &segments()) else { return Ok(()) };
+        let compiled = compiled.with_kill(is_killed);
+        let Some(limit) = compiled.max_age_ms() else {
+            prop_assert_eq!(compiled.decide(&context, &NoFlagsAt { age_ms: u64::MAX }), compiled.decide(&context, &NoFlags));
+            return Ok(());
+        };
+        let (young, old) = (NoFlagsAt { age_ms: limit.saturating_sub(beyond) }, NoFlagsAt { age_ms: limit + 1 + beyond });
+        prop_assert_eq!(compiled.decide(&context, &young), compiled.decide(&context, &NoFlags));
+        let decision = compiled.decide(&context, &old);
+        match is_killed || compiled.is_disabled() {
+            true => prop_assert_eq!(decision, compiled.decide(&context, &NoFlags)),
+            false => prop_assert_eq!((decision.variant, decision.reason), (compiled.stale_variant(), Reason::Stale)),
         }
     }
 
@@ -309,16 +328,18 @@ fn flag() -> impl Strategy<Value = Flag> {
     let state = prop_oneof![9 => Just(FlagState::Enabled), 1 => Just(FlagState::Disabled)];
     let names = (name(), name(), name(), proptest::option::weighted(0.2, split()));
     let lists = (vec(prerequisite, 0..2), vec(target, 0..2), vec(rule, 0..4));
-    let about = (proptest::option::of(word()), btree_set("[a-z]{1,8}", 0..3));
+    let limit = (1..=30 * 24 * 3_600_u64, variant()).prop_map(|(after_s, serve)| MaxStaleness { after_s, serve });
+    let about = (proptest::option::of(word()), btree_set("[a-z]{1,8}", 0..3), proptest::option::weighted(0.2, limit));
     (state, names, lists, about).prop_map(|(state, names, lists, about)| {
         let (default_variant, off_variant, kill_variant, default_split) = names;
         let (prerequisites, targets, rules) = lists;
-        let (description, tags) = about;
+        let (description, tags, max_staleness) = about;
         Flag {
             state,
             default_variant,
             off_variant,
             kill_variant,
+            max_staleness,
             default_split,
             prerequisites,
             targets,

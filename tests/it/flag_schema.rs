@@ -24,7 +24,28 @@ fn what_the_reader_writes_is_valid() {
 fn the_document_with_every_key_has_every_key() {
     let text = EVERY_KEY;
     let schema = schema();
-    for definition in ["flag", "prerequisite", "target", "rule", "split", "condition", "segment"] {
+    for definition in [
+        "flag",
+        "prerequisite",
+        "target",
+        "rule",
+        "split",
+        "condition",
+        "segment",
+        "metric",
+        "margin",
+        "guard",
+        "rollout",
+        "template",
+        "parameter",
+        "instance",
+        "stage",
+        "start",
+        "gate",
+        "approval",
+        "fullCheck",
+        "sampleRatio",
+    ] {
         for key in schema["$defs"][definition]["properties"].as_object().unwrap().keys() {
             assert!(text.contains(&format!("{key}:")), "{definition}.{key} is in no test");
         }
@@ -37,7 +58,19 @@ metadata: { flagSetId: test, version: 3, live: true }
 $evaluators: { staff: { in: [a, b] } }
 segments:
   staff: { description: d, included: [ada], excluded: [eve], when: [{ attribute: email, endsWith: "@example.com" }] }
+templates:
+  t:
+    description: d
+    parameters: { share: { default: 5, description: Percent }, event: }
+    metrics: { errors: { kind: binomial, event: $(event), direction: lower, margin: { absolute: 0.01 } } }
+    guard: [ { metric: errors, above: 0.05 } ]
+    rollout: { baseline: $(baseline), treatments: [ $(treatment) ], stages: [ { percent: $(share) }, { percent: 100 } ] }
 flags:
+  by_template:
+    variants: { on: true, off: false }
+    defaultVariant: off
+    defaultSplit: { weights: { on: 0, off: 100 } }
+    rollout: { template: t, with: { event: failed } }
   base: { variants: { on: true, off: false } }
   full:
     description: d
@@ -51,10 +84,33 @@ flags:
     defaultSplit: { by: org.id, salt: s, hash: metro, weights: { a: 12.5%, b: 87.5% }, baseline: a }
     offVariant: a
     killVariant: b
+    maxStaleness: { after: 5m, serve: a }
     prerequisites: [{ flag: base, variants: [on] }]
     targets: [{ variant: a, keys: [ada] }]
     targeting: {}
     metadata: { team: x }
+    metrics:
+      errors: { kind: binomial, direction: lower, margin: { absolute: 0.01 }, minUnits: 200, onFail: pause, expected: 0.01 }
+      score: { kind: mean, clip: [0, 10.5], direction: higher, event: rated, margin: { relative: 0.05 }, mode: no_harm, lag: 24h }
+      slow: { kind: slow_share, above: 250, direction: lower }
+      failed_calls: { kind: ratio, direction: none }
+    guard:
+      - { name: too-many, metric: errors, above: 0.05 }
+      - { metric: errors, worse: { relative: 0.5 } }
+      - { name: low, metric: errors, below: 0.9, attributable: true }
+    rollout:
+      baseline: a
+      treatments: [b]
+      retention: 30d
+      coolDown: 10m
+      unitsPerDay: 50000
+      alphaOnRetry: halve
+      stages:
+        - { name: canary, percent: 1, bake: 2d, deadline: 4d, onDeadline: extend, gates: [{ approval: { by: [ana], count: 1 } }] }
+        - weights: { b: 12.5% }
+          start: { after: 2d }
+          gates: [{ metrics: [errors, { metric: score, mode: superior, margin: { absolute: 1 }, minUnits: 9, onFail: pause }] }]
+        - { percent: 100%, start: { at: 2026-11-21T09:00:00Z }, gates: [{ comparison: score }, { sampleRatio: { alpha: 0.01, coverage: true } }] }
     rules:
       - { name: n, description: d, when: [{ segment: staff, not: true }], serve: a }
       - { split: { weights: { a: 1, b: 2.5 } } }
@@ -83,12 +139,51 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
     let rule = "/flags/full/rules";
     for (place, value) in [
         ("/unknown", json!(1)),
-        ("/templates", json!({})),
+        ("/templates", json!([])),
+        ("/templates/t", json!({})),
+        ("/templates/t/unknown", json!(1)),
+        ("/templates/t/rollout", json!("other")),
+        ("/templates/t/rollout", json!({ "template": "other" })),
+        ("/templates/t/parameters/no-name", json!(null)),
+        ("/templates/t/parameters/share", json!({ "default": {} })),
+        ("/flags/by_template/rollout", json!({ "template": "t", "with": { "event": {} } })),
+        ("/flags/by_template/rollout", json!({ "with": {} })),
+        ("/flags/by_template/rollout/unknown", json!(1)),
         ("/flags/a b", json!({ "variants": { "on": true } })),
         ("/flags/full", json!(1)),
         ("/flags/full/unknown", json!(1)),
-        ("/flags/full/guard", json!([])),
+        ("/flags/full/guard", json!({})),
+        ("/flags/full/guard/0", json!({ "metric": "errors" })),
+        ("/flags/full/guard/0", json!({ "metric": "errors", "above": 0.1, "below": 0.9 })),
+        ("/flags/full/guard/0/above", json!(5)),
+        ("/flags/full/guard/1/worse", json!(0.1)),
+        ("/flags/full/guard/1/attributable", json!(true)),
+        ("/flags/full/guard/0/attributable", json!("yes")),
         ("/flags/full/rollout", json!({})),
+        ("/flags/full/rollout/stages", json!([])),
+        ("/flags/full/rollout/treatments", json!([])),
+        ("/flags/full/rollout/retention", json!("a month")),
+        ("/flags/full/rollout/unitsPerDay", json!(0)),
+        ("/flags/full/rollout/alphaOnRetry", json!("third")),
+        ("/flags/full/rollout/alphaOnRetry", json!(0.5)),
+        ("/flags/full/rollout/stages/0", json!({ "bake": "1d" })),
+        ("/flags/full/rollout/stages/0", json!({ "percent": 1, "weights": { "b": 1 } })),
+        ("/flags/full/rollout/stages/0/percent", json!(101)),
+        ("/flags/full/rollout/stages/0/bake", json!("5")),
+        ("/flags/full/rollout/stages/0/onDeadline", json!("ship")),
+        ("/flags/full/rollout/stages/0/gates/0", json!({})),
+        ("/flags/full/rollout/stages/0/gates/0", json!({ "approval": {}, "comparison": "errors" })),
+        ("/flags/full/rollout/stages/0/gates/0/approval/count", json!(0)),
+        ("/flags/full/rollout/stages/1/start", json!({ "after": "1d", "at": "2026-11-21T09:00:00Z" })),
+        ("/flags/full/rollout/stages/1/start", json!({ "at": "tomorrow" })),
+        ("/flags/full/rollout/stages/1/gates/0/metrics", json!([])),
+        ("/flags/full/rollout/stages/2/gates/1/sampleRatio/alpha", json!(0.5)),
+        ("/flags/full/metrics/errors", json!({ "kind": "binomial" })),
+        ("/flags/full/metrics/errors/kind", json!("count")),
+        ("/flags/full/metrics/errors/margin", json!(0.02)),
+        ("/flags/full/metrics/errors/margin", json!({ "relative": 0.1, "absolute": 0.1 })),
+        ("/flags/full/metrics/errors/margin", json!({ "relative": 1 })),
+        ("/flags/full/metrics/score/clip", json!([0])),
         ("/flags/full/kind", json!("temporary")),
         ("/flags/full/state", json!("enabled")),
         ("/flags/full/expectedLifetime", json!("soon")),
@@ -100,6 +195,14 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         ("/flags/full/owner", json!(7)),
         ("/flags/full/tags", json!(["a", "a"])),
         ("/flags/full/tags", json!([""])),
+        ("/flags/full/maxStaleness", json!("5m")),
+        ("/flags/full/maxStaleness", json!({ "after": "5m" })),
+        ("/flags/full/maxStaleness", json!({ "serve": "a" })),
+        ("/flags/full/maxStaleness/after", json!(300)),
+        ("/flags/full/maxStaleness/after", json!("5 m")),
+        ("/flags/full/maxStaleness/after", json!("1w")),
+        ("/flags/full/maxStaleness/after", json!("-5m")),
+        ("/flags/full/maxStaleness/then", json!("b")),
         ("/flags/full/prerequisites/0/variants", json!([])),
         ("/flags/full/prerequisites/0/variant", json!("on")),
         ("/flags/full/targets/0/variant", json!(1)),
@@ -163,6 +266,7 @@ fn check(value: &Json, schema: &Json, root: &Json, path: String, problems: &mut 
             "type" => is_of_type(value, wanted.as_str().unwrap()),
             "enum" => wanted.as_array().unwrap().contains(value),
             "anyOf" => count_valid(value, wanted, root) > 0,
+            "not" => count_valid(value, &json!([wanted]), root) == 0,
             "oneOf" => count_valid(value, wanted, root) == 1,
             "properties" => {
                 for (name, schema) in wanted.as_object().unwrap() {
@@ -204,6 +308,8 @@ fn check(value: &Json, schema: &Json, root: &Json, path: String, problems: &mut 
             "pattern" => value.as_str().is_none_or(|text| regex::Regex::new(wanted.as_str().unwrap()).unwrap().is_match(text)),
             "minimum" => value.as_f64().is_none_or(|number| number >= wanted.as_f64().unwrap()),
             "maximum" => value.as_f64().is_none_or(|number| number <= wanted.as_f64().unwrap()),
+            "exclusiveMinimum" => value.as_f64().is_none_or(|number| number > wanted.as_f64().unwrap()),
+            "exclusiveMaximum" => value.as_f64().is_none_or(|number| number < wanted.as_f64().unwrap()),
             unknown => panic!("the validator of this test does not know {unknown:?}"),
         };
         if !is_fine {
@@ -225,7 +331,7 @@ fn is_of_type(value: &Json, wanted: &str) -> bool {
     match value {
         Json::Null => wanted == "null",
         Json::Bool(_) => wanted == "boolean",
-        Json::Number(_) => wanted == "number",
+        Json::Number(number) => wanted == "number" || (wanted == "integer" && !number.is_f64()),
         Json::String(_) => wanted == "string",
         Json::Array(_) => wanted == "array",
         Json::Object(_) => wanted == "object",

@@ -280,10 +280,10 @@ fn body_of(items: Vec<v1::Item>) -> Vec<u8> {
 }
 
 fn response() -> BoxedStrategy<v1::FollowResponse> {
-    let heartbeat = (position(), digest(), any::<i64>())
-        .prop_map(|(head, digest, server_time_us)| Response::Heartbeat(v1::Heartbeat { head, digest, server_time_us }));
+    let heartbeat = (position(), digest(), any::<i64>(), any::<u32>())
+        .prop_map(|(head, digest, server_time_us, pods)| Response::Heartbeat(v1::Heartbeat { head, digest, server_time_us, pods }));
     let welcome = (text(), position(), any::<u32>(), -1..5_i32, text()).prop_map(|(session_id, head, heartbeat_ms, mode, reason)| {
-        Response::Welcome(v1::Welcome { session_id, head, heartbeat_ms, mode, reason })
+        Response::Welcome(v1::Welcome { session_id, head, heartbeat_ms, mode, reason, pods: heartbeat_ms })
     });
     // Longer ones are waited for, which is what they ask.
     let go_away = (text(), 0..200_u32, 0..200_u32).prop_map(|(reason, retry_after_min_ms, retry_after_max_ms)| {
@@ -456,7 +456,7 @@ fn a_sidecar_that_is_polled_anything_goes_on_polling() {
     let answer = prop_oneof![
         any_delta().prop_map(Answer::Delta),
         vec(any_chunk(), 0..4).prop_map(|chunks| Answer::Snapshot(v1::Snapshot { chunks })),
-        (position(), digest()).prop_map(|(head, digest)| Answer::NotModified(v1::Heartbeat { head, digest, server_time_us: 0 })),
+        (position(), digest()).prop_map(|(head, digest)| Answer::NotModified(v1::Heartbeat { head, digest, server_time_us: 0, pods: 9 })),
     ];
     for_each(12, weighted(0.9, answer), |answer| async move {
         let script = Script::start().await;

@@ -34,7 +34,7 @@ async fn get_from(running: &Running, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
-async fn metrics(pod: &Pod) -> String {
+pub async fn metrics(pod: &Pod) -> String {
     let (status, body) = get(pod, "/metrics").await;
     assert_eq!(status, 200);
     body
@@ -218,7 +218,7 @@ async fn reflection_lists_what_is_served_here_and_can_be_switched_off() {
     };
     let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     names.sort();
-    assert_eq!(names, ["grpc.health.v1.Health", "yardarm.v1.Evaluation"]);
+    assert_eq!(names, ["grpc.health.v1.Health", "yardarm.v1.Evaluation", "yardarm.v1.Tracking"]);
 
     let pod = Pod::start_with(&Serve { threads: Some(1), reflection: false, ..Serve::default() }, FLAGS).await;
     let mut client = ServerReflectionClient::new(pod.channel().await);

@@ -371,11 +371,11 @@ fn what_is_understood_after_a_restart_is_served_as_it_was_received() {
     let old = Item { name: ItemName::flag("checkout"), revision: 0, definition: serde_json::to_vec(&checkout()).unwrap().into() };
     let gone = Item { name: ItemName::flag("gone"), ..old.clone() };
     let (replica, mut writer) = Replica::new(Arc::new(ManualClock::default()));
-    writer.load(Saved { state: upstream.state(), served: vec![old.clone(), gone] }, 0).unwrap();
+    writer.load(Saved { state: upstream.state(), served: vec![old.clone(), gone], ..Saved::default() }, 0).unwrap();
     assert_eq!((serves(&replica, "checkout").unwrap().0.as_str(), replica.rejected().len(), replica.len()), ("b", 0, 1));
     let lie = State { digest: Digest::default(), ..upstream.state() };
     let (empty, mut writer) = Replica::new(Arc::new(ManualClock::default()));
-    assert!(writer.load(Saved { state: lie, served: vec![old] }, 0).is_err() && !empty.is_usable());
+    assert!(writer.load(Saved { state: lie, served: vec![old], ..Saved::default() }, 0).is_err() && !empty.is_usable());
 }
 
 #[test]

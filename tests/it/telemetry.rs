@@ -83,7 +83,7 @@ impl Collector {
 }
 
 /// Accepts a connection; the future that comes back serves it until the client is gone.
-async fn serve_next<S>(listener: &TcpListener, service: S) -> impl Future<Output = ()> + use<S>
+pub async fn serve_next<S>(listener: &TcpListener, service: S) -> impl Future<Output = ()> + use<S>
 where
     S: Service<http::Request<Incoming>, Response = http::Response<Body>, Future: Send> + Clone + Send + 'static,
     S::Error: std::error::Error + Send + Sync,

@@ -9,8 +9,10 @@ use super::output::Out;
 
 mod arrivals;
 mod evaluate;
+mod evidence;
 pub mod flags;
 mod floor;
+mod gates;
 mod http2;
 mod interrupted;
 mod load;
@@ -40,12 +42,16 @@ pub struct Args {
 enum Command {
     /// Rate, latency and CPU of unary, batch and stream evaluations, beside a ping-pong, hyper's hello and a tonic echo
     Evaluate(evaluate::Args),
+    /// CPU of an evaluation of a flag with metrics, beside that of one without
+    Evidence(evidence::Args),
     /// Time from a commit to every pod and watcher, beside a loop of write() to as many connections
     Propagate(propagate::Args),
     /// Time from the start of a sidecar to its first answer, with the control plane dead
     Restart(restart::Args),
     /// Memory of a sidecar: idle, with flags, for each watcher
     Memory(memory::Args),
+    /// How often gates and triggers of rollouts are wrong, and how fast they are right, in rollouts played from a seed
+    Gates(gates::Args),
     /// Open watchers on servers that run, make changes, and print how many deliveries that was
     Watch(watch::Args),
     /// Print a flag document of realistic flags: 3 rules, 5 attributes, a split, about 600 bytes each
@@ -74,9 +80,11 @@ pub fn run(args: Args, out: &mut Out) -> Outcome {
     let Args { command, check } = args;
     let report = match command {
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Evidence(args) => evidence::run(args),
         Command::Propagate(args) => propagate::run(args),
         Command::Restart(args) => restart::run(args),
         Command::Memory(args) => memory::run(args),
+        Command::Gates(args) => gates::run(args),
         Command::Watch(args) => {
             let deliveries = watch::run(args).map_err(unable)?;
             out.line(format_args!("{deliveries}"))?;

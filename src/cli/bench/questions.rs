@@ -117,7 +117,7 @@ fn scalar(json: &serde_json::Value) -> prost_types::Value {
     prost_types::Value { kind: Some(kind) }
 }
 
-fn check_unary(answer: &[u8]) -> anyhow::Result<()> {
+pub fn check_unary(answer: &[u8]) -> anyhow::Result<()> {
     check_decision(EvaluateResponse::decode(answer)?.decision)
 }
 

@@ -1,8 +1,10 @@
 //! What people and pipelines ask: the Admin service. A handler reads its message, asks the ledger, and writes the answer.
 
 mod answers;
+mod hooks;
 mod status;
 
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::backup::Reader;
+use super::evidence::{self, Evidence, FlagName, PushError, Pushes};
 use super::ledger::{Actor, Command, Committed, Ledger};
 use super::{Fleet, fleet};
 use crate::flag::{Flag, Item, ItemKind};
@@ -22,17 +25,30 @@ use crate::wire::v1;
 use crate::wire::v1::admin_server::AdminServer;
 
 use answers::{apply, audit_entry, environment, history, item_changes};
-use status::{draining, malformed, status};
+use status::draining;
+pub(super) use status::{malformed, status};
 
 pub struct Admin {
     ledger: Arc<Ledger>,
     fleet: Arc<Fleet>,
+    /// Where webhooks are taken.
+    webhooks: Option<SocketAddr>,
+    evidence: Arc<dyn Evidence>,
+    pushes: Pushes,
     shutdown: Shutdown,
 }
 
 /// The service, for a tonic router. With `shutdown` every stream ends with UNAVAILABLE.
-pub fn service(ledger: Arc<Ledger>, fleet: Arc<Fleet>, shutdown: Shutdown) -> AdminServer<Admin> {
-    AdminServer::new(Admin { ledger, fleet, shutdown }).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+pub fn service(
+    ledger: Arc<Ledger>,
+    fleet: Arc<Fleet>,
+    webhooks: Option<SocketAddr>,
+    evidence: Arc<dyn Evidence>,
+    shutdown: Shutdown,
+) -> AdminServer<Admin> {
+    let pushes = Pushes::new(Arc::clone(&ledger), Arc::clone(&evidence));
+    let admin = Admin { ledger, fleet, webhooks, evidence, pushes, shutdown };
+    AdminServer::new(admin).max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
 }
 
 /// Bytes of one answer to a list of changes; the caller asks on for the rest.
@@ -125,7 +141,14 @@ impl v1::admin_server::Admin for Admin {
         let by = intent(by).map_err(malformed)?;
         let Target { environment, item } = target(environment, kind, key).map_err(malformed)?;
         let expect = by.expect;
-        self.change(by, Command::Delete { environment, item, expect }).await
+        let flag = (item.kind == ItemKind::Flag).then(|| FlagName { environment: environment.clone(), key: item.key.clone() });
+        let answer = self.change(by, Command::Delete { environment, item, expect }).await?;
+        if let Some(flag) = flag
+            && let Err(problem) = self.evidence.forget(flag).await
+        {
+            tracing::warn!(%problem, "evidence of a flag that was deleted is still there; it goes within a second if the flag stays away");
+        }
+        Ok(answer)
     }
 
     async fn flag_history(&self, request: Request<v1::FlagHistoryRequest>) -> Answer<v1::FlagHistoryResponse> {
@@ -155,6 +178,18 @@ impl v1::admin_server::Admin for Admin {
         self.change(by, Command::Restore { environment, flag: key, percent, expect }).await
     }
 
+    async fn create_hook(&self, request: Request<v1::CreateHookRequest>) -> Answer<v1::CreateHookResponse> {
+        hooks::create(&self.ledger, self.webhooks, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_hooks(&self, request: Request<v1::ListHooksRequest>) -> Answer<v1::ListHooksResponse> {
+        hooks::list(&self.ledger, self.webhooks, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn revoke_hook(&self, request: Request<v1::RevokeHookRequest>) -> Answer<v1::RevokeHookResponse> {
+        hooks::revoke(&self.ledger, request.into_inner()).await.map(Response::new)
+    }
+
     type AwaitAppliedStream = Answers<v1::Propagation>;
 
     async fn await_applied(&self, request: Request<v1::AwaitAppliedRequest>) -> Answer<Self::AwaitAppliedStream> {
@@ -169,6 +204,26 @@ impl v1::admin_server::Admin for Admin {
 
     async fn watch_pods(&self, request: Request<v1::ListPodsRequest>) -> Answer<Self::WatchPodsStream> {
         Ok(self.stream(fleet::watch_pods(&self.ledger, &self.fleet, request.into_inner())?))
+    }
+
+    async fn get_evidence(&self, request: Request<v1::GetEvidenceRequest>) -> Answer<v1::GetEvidenceResponse> {
+        let v1::GetEvidenceRequest { environment, flag_key: key } = request.into_inner();
+        self.ledger.replay(&environment, &key, None).await.map_err(status)?;
+        Ok(Response::new(evidence::get_evidence(&*self.evidence, &FlagName { environment, key })))
+    }
+
+    async fn push_metric(&self, request: Request<v1::PushMetricRequest>) -> Answer<v1::PushMetricResponse> {
+        let request = request.into_inner();
+        let Intent { actor, reason, .. } = intent(request.intent.clone()).map_err(malformed)?;
+        let replay = self.ledger.replay(&request.environment, &request.flag_key, None).await.map_err(status)?;
+        let definition = Flag::from_json(&replay.flag.item.definition)
+            .map_err(|problem| Status::internal(format!("the definition that is stored cannot be read: {problem}")))?;
+        let taken = self.pushes.push(Actor::new(actor), reason, &definition, request).await.map_err(|error| match error {
+            PushError::Malformed(problem) => malformed(problem),
+            PushError::Ledger(problem) => status(problem),
+            PushError::Store(status) => status,
+        })?;
+        Ok(Response::new(v1::PushMetricResponse { taken }))
     }
 
     async fn list_audit(&self, request: Request<v1::ListAuditRequest>) -> Answer<v1::ListAuditResponse> {

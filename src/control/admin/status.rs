@@ -18,7 +18,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const DETAILS_BYTES: usize = 4096;
 const MESSAGE_BYTES: usize = 1024;
 
-pub(super) fn malformed(problem: impl Into<Option<Malformed>>) -> Status {
+pub(in crate::control) fn malformed(problem: impl Into<Option<Malformed>>) -> Status {
     let Malformed { field, problem } = problem.into().unwrap_or(Malformed { field: "", problem: "the request is malformed".into() });
     refused(Code::InvalidArgument, "MALFORMED", &format!("{field}: {problem}"), [], |details| {
         details.add_bad_request_violation(field, problem);
@@ -31,7 +31,7 @@ pub(super) fn draining() -> Status {
     })
 }
 
-pub(super) fn status(error: Error) -> Status {
+pub(in crate::control) fn status(error: Error) -> Status {
     let message = error.to_string();
     match error {
         Error::Malformed { field, problem } => malformed(Malformed { field, problem }),
@@ -52,6 +52,10 @@ pub(super) fn status(error: Error) -> Status {
             let metadata = [("environment", environment), ("key", item.key), ("revision", revision.to_string())];
             refused(Code::NotFound, "REVISION_NOT_FOUND", &message, metadata, |_| {})
         }
+        Error::UnknownHook { environment, flag, id } => {
+            let metadata = [("environment", environment), ("key", flag), ("id", id)];
+            refused(Code::NotFound, "HOOK_NOT_FOUND", &message, metadata, |_| {})
+        }
         Error::EnvironmentExists { name } => refused(Code::AlreadyExists, "ENVIRONMENT_EXISTS", &message, [("environment", name)], |_| {}),
         Error::Conflict { expected, changed } => {
             let metadata = [("expected_revision", expected.to_string())];
@@ -63,6 +67,9 @@ pub(super) fn status(error: Error) -> Status {
             refused(Code::FailedPrecondition, "IN_USE", &message, [], |details| preconditions(details, violations))
         }
         Error::NotKilled { flag, .. } => refused(Code::FailedPrecondition, "NOT_KILLED", &message, [("key", flag)], |_| {}),
+        Error::TripObsolete { flag, .. } => refused(Code::FailedPrecondition, "TRIP_OBSOLETE", &message, [("key", flag)], |_| {}),
+        Error::NoRollout { flag } => refused(Code::FailedPrecondition, "NO_ROLLOUT", &message, [("key", flag)], |_| {}),
+        Error::RolloutRefused { flag, .. } => refused(Code::FailedPrecondition, "ROLLOUT_REFUSED", &message, [("key", flag)], |_| {}),
         Error::BadBackup { .. } => refused(Code::InvalidArgument, "BAD_BACKUP", &message, [], |_| {}),
         Error::Aborted { problem } => {
             tracing::error!(problem, "a command was given up");

@@ -13,8 +13,11 @@ pub const REASON_BYTES: usize = 4096;
 
 pub(super) fn authorize(actor: &Actor, reason: &str, command: &Command) -> Result<(), Error> {
     authorize_actor(actor, reason)?;
-    if reason.trim().is_empty() && matches!(command, Command::Kill { .. } | Command::Restore { .. }) {
+    if reason.trim().is_empty() && matches!(command, Command::Kill { .. } | Command::Trip { .. } | Command::Restore { .. }) {
         return malformed("intent.reason", "is empty, expected why the flag is killed or restored".into());
+    }
+    if reason.trim().is_empty() && matches!(command, Command::Rollout { event, .. } if event.by().is_some()) {
+        return malformed("intent.reason", "is empty, expected why this is done to the rollout".into());
     }
     Ok(())
 }

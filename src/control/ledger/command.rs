@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::flag::{Digest, ItemName, Position, Revision};
+use crate::rollout::Event;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +48,30 @@ pub enum Command {
         environment: String,
         flag: String,
     },
+    /// The kill that a sidecar asks for which was out of reach when a guard of the flag fired. Refused when somebody has decided about the
+    /// flag since.
+    Trip {
+        environment: String,
+        flag: String,
+        guard: String,
+        /// Of the definition that failed, as for evidence.
+        revision: Revision,
+        /// What the sidecar held when it happened.
+        held: Position,
+    },
     /// Ends a kill; with `percent`, the flag comes back with its split at that share, in the same change.
     Restore {
         environment: String,
         flag: String,
         percent: Option<f64>,
         expect: Option<Revision>,
+    },
+    /// What happens to the flag's rollout, decided by [`crate::rollout::step`] on the state as it is when the turn comes. A tick that
+    /// changes nothing is no change.
+    Rollout {
+        environment: String,
+        flag: String,
+        event: Event,
     },
 }
 

@@ -9,23 +9,23 @@ use super::command::{Actor, Command, Committed};
 use super::draft::Request;
 use super::environment::{Change, Environment};
 use super::error::Error;
-use super::plan::Draft;
+use super::plan::{Draft, RolloutEdit};
 use super::turn::Urgency;
 use super::{Ledger, Tail};
 use crate::backoff::Backoff;
 use crate::control::audit::{self, Record, sha256};
 use crate::control::store::{self, Batch, Range};
-use crate::control::stored::{self, HeadRecord, Version, encode_item, encode_kill};
-use crate::flag::{Item, Position};
+use crate::control::stored::{self, HeadRecord, Version, encode_item, encode_kill, encode_rollout};
+use crate::flag::{Item, ItemKind, Position};
 
 /// How often a command is decided again because another process changed the store meanwhile.
-const ATTEMPTS: usize = 16;
+pub(super) const ATTEMPTS: usize = 16;
 
 impl Ledger {
     /// Carries out a command. When this answers, the change is durable and published. Dropping the future does not stop the command.
     pub async fn commit(self: &Arc<Self>, actor: &Actor, reason: &str, command: Command) -> Result<Committed, Error> {
         authorize(actor, reason, &command)?;
-        let request = self.prepare(command).await?;
+        let request = self.prepare(command, &actor.name, reason).await?;
         let mut draft = self.draft(&request).await;
         // Before an answer that no commit will check: is it true of the store, or only of what this process knows of it? A store that
         // does not answer does not turn the answer into another one.
@@ -48,7 +48,7 @@ impl Ledger {
     /// What a command would do now, or every reason for which it would be refused. The position is that of the state that it was compared
     /// with: give its revision as `expect`, and the command does this or nothing.
     pub async fn plan(&self, command: Command) -> Result<Committed, Error> {
-        let request = self.prepare(command).await?;
+        let request = self.prepare(command, "", "").await?;
         loop {
             let draft = self.draft(&request).await?;
             if let Some(planned) = self.on_paper(&draft) {
@@ -119,7 +119,7 @@ impl Ledger {
     }
 
     /// The new environment, if the draft makes one, and the change.
-    fn seal(&self, draft: &Draft, actor: &Actor, reason: &str) -> (Option<Environment>, Change) {
+    pub(super) fn seal(&self, draft: &Draft, actor: &Actor, reason: &str) -> (Option<Environment>, Change) {
         let now_us = self.clock.now_us();
         let seal = |state: &Environment| state.seal(draft, &actor.name, reason, now_us, self.retention);
         match self.shared(&draft.environment) {
@@ -132,12 +132,12 @@ impl Ledger {
         }
     }
 
-    fn floor(&self, draft: &Draft) -> u64 {
+    pub(super) fn floor(&self, draft: &Draft) -> u64 {
         self.read(&draft.environment, |state| state.log.floor()).unwrap_or_default()
     }
 
     /// The change is durable: from here on it is seen.
-    fn publish(&self, name: &str, created: Option<Environment>, change: Change) -> Committed {
+    pub(super) fn publish(&self, name: &str, created: Option<Environment>, change: Change) -> Committed {
         let (head, changes) = (change.head, change.item_changes());
         match (created, self.shared(name)) {
             (None, Some(shared)) => {
@@ -209,7 +209,7 @@ pub(super) fn audit_draft(draft: &Draft, change: &Change, actor: &Actor, reason:
 }
 
 /// The change with everything that belongs to it.
-fn batch(tail: &Tail, name: &str, created: Option<&Environment>, floor: u64, change: &Change, record: &Record) -> Batch {
+pub(super) fn batch(tail: &Tail, name: &str, created: Option<&Environment>, floor: u64, change: &Change, record: &Record) -> Batch {
     let mut batch = Batch::default();
     if tail.version == 0 {
         batch.put(stored::FORMAT, stored::FORMAT_NOW);
@@ -241,6 +241,24 @@ pub(super) fn write_change(batch: &mut Batch, name: &str, floor: u64, change: &C
         match kill.killed {
             true => batch.put(key, encode_kill(kill)),
             false => batch.delete(key),
+        }
+        if !kill.killed {
+            // An alert that began before this does not kill again.
+            batch.put(stored::restored(name, &kill.flag_key), change.head.origin_time_us.to_string());
+        }
+    }
+    for flag in change.removed.iter().filter(|item| item.kind == ItemKind::Flag) {
+        batch.delete_range(stored::hooks(name, &flag.key));
+        batch.delete(stored::restored(name, &flag.key));
+    }
+    for RolloutEdit { flag, state, decision } in &change.rollouts {
+        let key = stored::rollout(name, flag);
+        match state {
+            Some(state) => batch.put(key, encode_rollout(state)),
+            None => batch.delete(key),
+        }
+        if let Some(decision) = decision {
+            batch.put(stored::decision(name, flag, revision), decision.encode());
         }
     }
     for touched in &change.touched {

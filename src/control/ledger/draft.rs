@@ -10,22 +10,57 @@ use super::environment::Environment;
 use super::error::{Conflicting, Error};
 use super::misread::every_problem;
 use super::plan::{Basis, Definition, Draft, KillEdit, Upsert, definitions};
+use super::trip::Tripped;
 use super::turn::Urgency;
-use super::{Ledger, unknown_item};
+use super::{Ledger, rollout, unknown_item};
 use crate::control::audit::Action;
 use crate::control::store::Order;
 use crate::control::stored::{self, Version};
 use crate::flag::{Flag, Item, ItemKind, ItemName, Position, Revision, limits};
+use crate::rollout::Event;
 
 /// A command, read and looked up as far as the present state does not matter.
 #[derive(Debug, Clone)]
 pub(super) enum Request {
-    Create { name: String },
-    Copy { from: String, to: String },
-    Define { environment: String, definitions: Vec<Definition>, action: Action, detail: String, expect: Option<Revision> },
-    Delete { environment: String, item: ItemName, expect: Option<Revision> },
-    Kill { environment: String, flag: String },
-    Restore { environment: String, flag: String, percent: Option<f64>, expect: Option<Revision> },
+    Create {
+        name: String,
+    },
+    Copy {
+        from: String,
+        to: String,
+    },
+    Define {
+        environment: String,
+        definitions: Vec<Definition>,
+        action: Action,
+        detail: String,
+        expect: Option<Revision>,
+    },
+    Delete {
+        environment: String,
+        item: ItemName,
+        expect: Option<Revision>,
+    },
+    /// `tripped`: by a sidecar that was out of reach.
+    Kill {
+        environment: String,
+        flag: String,
+        by: String,
+        reason: String,
+        tripped: Option<Tripped>,
+    },
+    Restore {
+        environment: String,
+        flag: String,
+        percent: Option<f64>,
+        expect: Option<Revision>,
+        by: String,
+    },
+    Rollout {
+        environment: String,
+        flag: String,
+        event: Event,
+    },
 }
 
 /// Bytes; parsed in well under a millisecond.
@@ -41,7 +76,8 @@ impl Request {
 }
 
 impl Ledger {
-    pub(super) async fn prepare(&self, command: Command) -> Result<Request, Error> {
+    /// `by` and `reason` go into what a kill or its end does to a rollout.
+    pub(super) async fn prepare(&self, command: Command, by: &str, reason: &str) -> Result<Request, Error> {
         Ok(match command {
             Command::CreateEnvironment { name } => Request::Create { name: environment_name(name, "name")? },
             Command::CopyEnvironment { from, to } => Request::Copy { from, to: environment_name(to, "to")? },
@@ -56,9 +92,19 @@ impl Ledger {
                 let detail = format!("to revision {to}");
                 Request::Define { environment, definitions: vec![definition], action: Action::Revert, detail, expect }
             }
-            Command::Kill { environment, flag } => Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key },
+            Command::Kill { environment, flag } => {
+                let (by, reason) = (by.to_owned(), reason.to_owned());
+                Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key, by, reason, tripped: None }
+            }
+            Command::Trip { environment, flag, guard, revision, held } => {
+                let (by, reason, tripped) = (by.to_owned(), reason.to_owned(), Some(Tripped { guard, revision, held }));
+                Request::Kill { environment, flag: checked(ItemName::flag(flag))?.key, by, reason, tripped }
+            }
             Command::Restore { environment, flag, percent, expect } => {
-                Request::Restore { environment, flag: checked(ItemName::flag(flag))?.key, percent, expect }
+                Request::Restore { environment, flag: checked(ItemName::flag(flag))?.key, percent, expect, by: by.to_owned() }
+            }
+            Command::Rollout { environment, flag, event } => {
+                Request::Rollout { environment, flag: checked(ItemName::flag(flag))?.key, event }
             }
         })
     }
@@ -90,30 +136,62 @@ impl Ledger {
                 self.look(from, |state| Ok(copy(state, from, to)))
             }
             Request::Define { environment, definitions, action, detail, expect } => {
-                let basis = self.look(environment, |state| Ok(Basis::gather(state, definitions, &[])))?;
+                let basis = self.look(environment, |state| {
+                    let definitions = rollout::kept(state, definitions)?;
+                    Ok(Basis::gather(state, &definitions, &[]))
+                })?;
                 self.define(basis, environment, *action, detail, *expect).await
             }
             Request::Delete { environment, item, expect } => {
-                let basis = self.look(environment, |state| delete(state, environment, item, *expect))?;
-                self.define(basis, environment, Action::Delete, "", *expect).await
+                let now_us = self.clock.now_us();
+                let (basis, ended) = self.look(environment, |state| {
+                    let ended = rollout::ended(state, item, now_us)?;
+                    Ok((delete(state, environment, item, *expect)?, ended))
+                })?;
+                let mut draft = self.define(basis, environment, Action::Delete, "", *expect).await?;
+                draft.rollouts.extend(ended);
+                Ok(draft)
             }
-            Request::Kill { environment, flag } => self.look(environment, |state| kill(state, environment, flag)),
-            Request::Restore { environment, flag, percent, expect } => self.restore(environment, flag, *percent, *expect).await,
+            Request::Kill { environment, flag, by, reason, tripped } => {
+                let now_us = self.clock.now_us();
+                self.look(environment, |state| {
+                    if let Some(tripped) = tripped {
+                        tripped.check(state, flag)?;
+                    }
+                    let mut draft = kill(state, environment, flag)?;
+                    if !draft.kills.is_empty() {
+                        draft.rollouts.extend(rollout::killed(state, flag, by, reason, now_us));
+                    }
+                    Ok(draft)
+                })
+            }
+            Request::Restore { environment, flag, percent, expect, by } => self.restore(environment, flag, *percent, *expect, by).await,
+            Request::Rollout { environment, flag, event } => self.roll(environment, flag, event).await,
         }
     }
 
-    async fn define(&self, basis: Basis, name: &str, action: Action, detail: &str, expect: Option<Revision>) -> Result<Draft, Error> {
+    pub(super) async fn define(
+        &self,
+        basis: Basis,
+        name: &str,
+        action: Action,
+        detail: &str,
+        expect: Option<Revision>,
+    ) -> Result<Draft, Error> {
         let (name, detail) = (name.to_owned(), detail.to_owned());
         let draft = off_the_async_threads(basis.is_small(), move || basis.check(name, action, detail)).await??;
         self.check_conflicts(&draft, expect).await?;
         Ok(draft)
     }
 
-    async fn restore(&self, name: &str, flag: &str, percent: Option<f64>, expect: Option<Revision>) -> Result<Draft, Error> {
+    async fn restore(&self, name: &str, flag: &str, percent: Option<f64>, expect: Option<Revision>, by: &str) -> Result<Draft, Error> {
         let item = ItemName::flag(flag);
-        let (standing, basis, seen, revision) = self.look(name, |state| {
+        let now_us = self.clock.now_us();
+        let (standing, basis, seen, revision, rolled) = self.look(name, |state| {
             let found = state.items.get(&item).ok_or_else(|| unknown_item(name, state, &item))?;
+            let rolled = rollout::restored(state, found, percent, by, now_us)?;
             let definitions = match percent {
+                _ if rolled.is_some() => rolled.iter().flat_map(|rolled| rolled.definition.clone()).collect(),
                 Some(percent) => {
                     let ramped = Flag::from_json(&found.definition)?.with_percent(percent);
                     vec![Definition::flag(flag.to_owned(), ramped.map_err(|problems| problems.under(&format!("flags.{flag}")))?)]
@@ -121,7 +199,7 @@ impl Ledger {
                 None => Vec::new(),
             };
             let standing = state.kills.get(flag).cloned();
-            Ok((standing, Basis::gather(state, &definitions, &[]), state.head.position, found.revision))
+            Ok((standing, Basis::gather(state, &definitions, &[]), state.head.position, found.revision, rolled))
         })?;
         if let (Some(kill), Some(expected)) = (&standing, expect)
             && kill.revision > expected
@@ -137,11 +215,14 @@ impl Ledger {
             (None, _) if draft.upserts.is_empty() => draft.stands = revision,
             (None, percent) => return Err(Error::NotKilled { flag: flag.to_owned(), percent: percent.unwrap_or_default() }),
         }
+        if let Some(rolled) = rolled {
+            rolled.into_draft(&mut draft);
+        }
         draft.seen = Some(seen);
         Ok(draft)
     }
 
-    fn look<T>(&self, environment: &str, look: impl FnOnce(&Environment) -> Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn look<T>(&self, environment: &str, look: impl FnOnce(&Environment) -> Result<T, Error>) -> Result<T, Error> {
         self.read(environment, look).ok_or_else(|| self.unknown_environment(environment))?
     }
 
@@ -194,6 +275,7 @@ impl Draft {
             upserts: Vec::new(),
             removed: Vec::new(),
             kills: Vec::new(),
+            rollouts: Vec::new(),
             segments: None,
             stands: 0,
         }
@@ -218,7 +300,7 @@ fn copy(state: &Environment, from: &str, to: &str) -> Draft {
     }
 }
 
-fn kill(state: &Environment, environment: &str, flag: &str) -> Result<Draft, Error> {
+pub(super) fn kill(state: &Environment, environment: &str, flag: &str) -> Result<Draft, Error> {
     let draft = Draft::on(environment, Action::Kill, state.head.position);
     if let Some(standing) = state.kills.get(flag) {
         return Ok(Draft { stands: standing.revision, ..draft });

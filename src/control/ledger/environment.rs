@@ -8,9 +8,10 @@ use bytes::Bytes;
 use super::command::{Head, ItemChange};
 use super::links::Links;
 use super::log::{Content, Entry, Log, Retention};
-use super::plan::{Draft, KillEdit, Upsert};
+use super::plan::{Draft, KillEdit, RolloutEdit, Upsert};
 use crate::control::stored::LogRecord;
 use crate::flag::{Digest, Item, ItemKind, ItemName, Kill, Position, Segments};
+use crate::rollout::State;
 
 #[derive(Debug, Clone)]
 pub(super) struct Environment {
@@ -19,6 +20,8 @@ pub(super) struct Environment {
     pub items: BTreeMap<ItemName, Arc<Item>>,
     /// Those that stand.
     pub kills: BTreeMap<String, Kill>,
+    /// Those that were ever started.
+    pub rollouts: BTreeMap<String, State>,
     pub log: Log,
     pub links: Links,
     pub segments: Segments,
@@ -43,6 +46,7 @@ pub(super) struct Change {
     pub upserts: Vec<Arc<Item>>,
     pub removed: Vec<ItemName>,
     pub kills: Vec<Kill>,
+    pub rollouts: Vec<RolloutEdit>,
     /// Each touched item once; with a kill, before and after are the same.
     pub touched: Vec<Touched>,
     pub links: Vec<(ItemName, Vec<ItemName>)>,
@@ -62,6 +66,7 @@ impl Environment {
             head: Head { position: Position { epoch, revision: 0 }, ..Head::default() },
             items: BTreeMap::new(),
             kills: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
             log: Log::default(),
             links: Links::default(),
             segments: Segments::default(),
@@ -115,7 +120,7 @@ impl Environment {
         kills.extend(orphans.map(|name| by(&name.key, false)));
 
         let digest = self.digest_after(&upserts, &draft.removed, &kills);
-        let touched = self.touched(&upserts, &draft.removed, &kills);
+        let touched = self.touched(&upserts, &draft.removed, &kills, &draft.rollouts);
         let head = Head { position: Position { revision, ..self.head.position }, digest, origin_time_us: at_us };
         let mut change = Change {
             head,
@@ -123,6 +128,7 @@ impl Environment {
             upserts,
             removed: draft.removed.clone(),
             kills,
+            rollouts: draft.rollouts.clone(),
             touched,
             links: draft.upserts.iter().map(|upsert| (upsert.name.clone(), upsert.refers_to.clone())).collect(),
             segments: draft.segments.clone(),
@@ -141,10 +147,10 @@ impl Environment {
         digest
     }
 
-    fn touched(&self, upserts: &[Arc<Item>], removed: &[ItemName], kills: &[Kill]) -> Vec<Touched> {
+    fn touched(&self, upserts: &[Arc<Item>], removed: &[ItemName], kills: &[Kill], rollouts: &[RolloutEdit]) -> Vec<Touched> {
         let mut touched = BTreeMap::new();
-        for kill in kills {
-            let name = ItemName::flag(&kill.flag_key);
+        for key in kills.iter().map(|kill| &kill.flag_key).chain(rollouts.iter().map(|edit| &edit.flag)) {
+            let name = ItemName::flag(key);
             let item = self.items.get(&name).cloned();
             touched.insert(name, item);
         }
@@ -156,7 +162,7 @@ impl Environment {
 
     pub(super) fn apply(&mut self, change: Change) {
         let record = change.log_record();
-        let Change { head, floor, upserts, removed, kills, touched: _, links, segments } = change;
+        let Change { head, floor, upserts, removed, kills, rollouts, touched: _, links, segments } = change;
         let mut items: Vec<_> = upserts.iter().map(|item| (item.name.clone(), Content::Is(item.clone()))).collect();
         items.extend(removed.iter().map(|name| (name.clone(), Content::Removed)));
         self.log.push(Entry { at_us: record.at_us, digest: record.digest, items, kills: kills.clone() });
@@ -166,6 +172,12 @@ impl Environment {
             self.totals.add(item.name.kind, item.definition.len());
             if let Some(before) = self.items.insert(item.name.clone(), item) {
                 self.totals.take_away(before.name.kind, before.definition.len());
+            }
+        }
+        for RolloutEdit { flag, state, decision: _ } in rollouts {
+            match state {
+                Some(state) => drop(self.rollouts.insert(flag, state)),
+                None => drop(self.rollouts.remove(&flag)),
             }
         }
         for name in removed {

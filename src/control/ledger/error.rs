@@ -17,6 +17,8 @@ pub enum Error {
     UnknownItem { environment: String, item: ItemName, nearest: Option<String> },
     #[error("{item} has no definition at revision {revision} of `{environment}`")]
     UnknownRevision { environment: String, item: ItemName, revision: Revision },
+    #[error("flag {flag} of `{environment}` has no hook `{id}`")]
+    UnknownHook { environment: String, flag: String, id: String },
     #[error("there is an environment `{name}` already")]
     EnvironmentExists { name: String },
     /// Look at what changed, decide again.
@@ -28,6 +30,14 @@ pub enum Error {
     /// A percentage was given for a flag that is not killed.
     #[error("flag {flag} is not killed, so it cannot be restored at {percent} %: change its split with an apply")]
     NotKilled { flag: String, percent: f64 },
+    /// Nothing is left to do: somebody has decided about the flag since.
+    #[error("the trip of {flag} is obsolete: {why}")]
+    TripObsolete { flag: String, why: String },
+    #[error("flag {flag} has no rollout; give it a `rollout` in its document")]
+    NoRollout { flag: String },
+    /// The rollout is not where this could happen.
+    #[error("the rollout of {flag}: {why}")]
+    RolloutRefused { flag: String, why: String },
     /// Not a backup, torn, or altered. Nothing was replaced.
     #[error("the backup was refused and nothing was replaced: {problem}")]
     BadBackup { problem: String },

@@ -14,7 +14,7 @@ use super::plan::Definition;
 use super::{Ledger, Shared, Tail};
 use crate::control::audit::ChainHead;
 use crate::control::store::{self, View, scan};
-use crate::control::stored::{self, HeadRecord, LogRecord, decode_item, decode_kill};
+use crate::control::stored::{self, HeadRecord, LogRecord, decode_item, decode_kill, decode_rollout};
 use crate::flag::{Digest, Item, ItemKind, ItemName, Kill, Segments};
 
 impl Ledger {
@@ -98,12 +98,18 @@ pub(super) async fn load(view: &dyn View, name: &str, record: &HeadRecord) -> Re
         Ok(())
     })
     .await?;
+    let mut rollouts = BTreeMap::new();
+    scan(view, stored::rollouts(name), |entry| {
+        rollouts.insert(stored::last_part(&entry.key).to_owned(), decode_rollout(&entry.value)?);
+        Ok(())
+    })
+    .await?;
     let log = load_log(view, name, record).await?;
     check_digest(name, record, &items, &kills)?;
     let (name, head) = (name.to_owned(), record.head);
     let index = spawn_blocking(move || index(&name, items)).await;
     let indexed = index.map_err(|problem| store::Error::Unavailable { problem: format!("reading the definitions: {problem}") })?;
-    Ok(Environment { head, kills, log, ..indexed })
+    Ok(Environment { head, kills, rollouts, log, ..indexed })
 }
 
 async fn load_log(view: &dyn View, name: &str, record: &HeadRecord) -> Result<Log, store::Error> {

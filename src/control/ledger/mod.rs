@@ -5,6 +5,7 @@
 //! ten thousand. Commands are carried out one at a time, in the order in which they came; a kill goes ahead of everything that waits. Two
 //! control planes on one store are safe: the store's version guards each commit, and whoever comes second reads again.
 
+mod alert;
 mod authorize;
 mod command;
 mod commit;
@@ -12,12 +13,16 @@ mod draft;
 mod environment;
 mod error;
 mod history;
+mod hook;
 mod links;
 mod load;
 mod log;
 mod misread;
 mod plan;
+mod push;
 mod restore;
+mod rollout;
+mod trip;
 mod turn;
 
 use std::collections::BTreeMap;
@@ -31,11 +36,15 @@ use super::store::{self, Store};
 use crate::clock::Clock;
 use crate::flag::{Delta, Item, ItemKind, ItemName, Kill, Position, Revision, State};
 
+pub use alert::{Alert, AlertState, Verdict};
 pub use command::{Actor, Command, Committed, Head, ItemChange};
 pub use error::{Conflicting, Error};
 pub use history::{HistoryEntry, Replay};
+pub use hook::{Alerted, FLAG_HOOKS, HookName, ListedHook, MAX_AGE, MIN_AGE, NewHook};
 pub use log::Retention;
+pub use push::PushedMetric;
 pub use restore::Restored;
+pub use rollout::{Decided, Rollout};
 
 use environment::Environment;
 use turn::Turns;
@@ -159,6 +168,11 @@ impl Ledger {
         let (position, items) = self.read(environment, look).ok_or_else(|| self.unknown_environment(environment))?;
         let found = |(item, kill)| Found { item: Arc::unwrap_or_clone(item), kill };
         Ok((position, items.into_iter().map(found).collect()))
+    }
+
+    /// By the ledger's clock: Unix time, microseconds.
+    pub fn now_us(&self) -> i64 {
+        self.clock.now_us()
     }
 
     /// Commands that wait for their turn.

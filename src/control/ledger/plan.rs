@@ -10,10 +10,12 @@ use bytes::Bytes;
 use super::environment::{Environment, Totals};
 use super::error::nearest;
 use crate::control::audit::Action;
+use crate::control::stored::Decision;
 use crate::flag::{
     Document, Flag, ItemKind, ItemName, Kill, Position, Problem, Problems, Revision, Segment, Segments, Test, check_environment, compile,
     limits,
 };
+use crate::rollout::State;
 
 /// A change that is not yet one: it has no revision.
 #[derive(Debug, Clone)]
@@ -27,10 +29,20 @@ pub(super) struct Draft {
     pub upserts: Vec<Upsert>,
     pub removed: Vec<ItemName>,
     pub kills: Vec<KillEdit>,
+    pub rollouts: Vec<RolloutEdit>,
     /// All segments compiled, when one of them changes.
     pub segments: Option<Segments>,
     /// Revision to answer when there is nothing to do.
     pub stands: Revision,
+}
+
+/// Where a rollout is after the change; `None`: the flag has none any more.
+#[derive(Debug, Clone)]
+pub(super) struct RolloutEdit {
+    pub flag: String,
+    pub state: Option<State>,
+    /// What decided it.
+    pub decision: Option<Decision>,
 }
 
 #[derive(Debug, Clone)]
@@ -117,7 +129,7 @@ impl Definition {
         }
     }
 
-    fn as_flag(&self) -> Option<&Flag> {
+    pub(super) fn as_flag(&self) -> Option<&Flag> {
         match &self.parsed {
             Parsed::Flag(flag) => Some(flag),
             Parsed::Segment(_) => None,
@@ -236,8 +248,8 @@ impl Basis {
         let upsert =
             |definition: Definition| Upsert { refers_to: definition.refers_to(), name: definition.name, definition: definition.canonical };
         let upserts = changed.into_iter().map(upsert).collect();
-        let (seen, kills, segments) = (Some(seen), Vec::new(), recompiled);
-        Ok(Draft { environment, action, detail, seen, upserts, removed, kills, segments, stands })
+        let (seen, kills, rollouts, segments) = (Some(seen), Vec::new(), Vec::new(), recompiled);
+        Ok(Draft { environment, action, detail, seen, upserts, removed, kills, rollouts, segments, stands })
     }
 }
 
@@ -250,7 +262,7 @@ fn segment_of(test: &Test) -> Option<&str> {
 
 impl Draft {
     pub(super) fn is_nothing(&self) -> bool {
-        self.seen.is_some() && self.upserts.is_empty() && self.removed.is_empty() && self.kills.is_empty()
+        self.seen.is_some() && self.upserts.is_empty() && self.removed.is_empty() && self.kills.is_empty() && self.rollouts.is_empty()
     }
 }
 

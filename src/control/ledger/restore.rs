@@ -23,7 +23,7 @@ use super::error::Error;
 use super::history::verify;
 use super::load::{check, heads, load};
 use super::log::Log;
-use super::plan::{Draft, KillEdit, Upsert};
+use super::plan::{Draft, KillEdit, RolloutEdit, Upsert};
 use super::turn::Urgency;
 use super::{Ledger, Tail};
 use crate::control::audit::{Action, ChainHead, Record};
@@ -31,7 +31,7 @@ use crate::control::backup::{Reader, Writer};
 use crate::control::hex;
 use crate::control::store::{self, Batch, Entry, Memory, Order, Range, Store as _, View};
 use crate::control::stored::{self, Version};
-use crate::flag::{Item, ItemName, Kill, Position};
+use crate::flag::{Item, ItemKind, ItemName, Kill, Position};
 
 /// What a restore did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,10 +211,12 @@ impl Backup {
         entries.for_each(|entry| batch.put(entry.key.clone(), entry.value.clone()));
     }
 
-    /// Versions whose records stay behind must not pass for versions of the store's own records.
+    /// Versions whose records stay behind must not pass for versions of the store's own records. Hooks come only with their chain: one
+    /// that was revoked after the backup must not be there again.
     fn copy_content(&self, name: &str, with_chain: bool, batch: &mut Batch) -> Result<(), store::Error> {
-        let (content, versions) = (stored::content(name), stored::all_versions(name));
-        for Entry { key, value } in self.entries.iter().filter(|entry| content.contains(&entry.key)) {
+        let (content, versions, hooks) = (stored::content(name), stored::all_versions(name), stored::all_hooks(name));
+        let is_taken = |key: &str| content.contains(key) && (with_chain || !hooks.contains(key));
+        for Entry { key, value } in self.entries.iter().filter(|entry| is_taken(&entry.key)) {
             let value = match versions.contains(key) && !with_chain {
                 true => Version { seq: 0, ..Version::decode(value.clone())? }.encode(),
                 false => value.clone(),
@@ -253,6 +255,11 @@ fn outcome(name: &str, backup: &Environment, live: Option<&Environment>, adopts:
     draft.removed = base.items.keys().filter(|item| !backup.items.contains_key(*item)).cloned().collect();
     let missing = backup.kills.values().filter(|kill| !base.kills.contains_key(&kill.flag_key));
     draft.kills = missing.cloned().map(KillEdit::Carry).collect();
+    // A rollout of a definition that is replaced has to be started anew.
+    let replaced =
+        draft.upserts.iter().map(|upsert| &upsert.name).chain(&draft.removed).filter(|name| base.rollouts.contains_key(&name.key));
+    let ended = |name: &ItemName| RolloutEdit { flag: name.key.clone(), state: None, decision: None };
+    draft.rollouts = replaced.filter(|name| name.kind == ItemKind::Flag).map(ended).collect();
     draft.segments = Some(backup.segments.clone());
     Outcome { name: name.to_owned(), environment, draft, is_imported }
 }

@@ -25,7 +25,7 @@ pub async fn fetch(hub: Arc<Hub>, request: v1::FetchRequest) -> Result<v1::Fetch
     let gone = || unknown_environment(&hub.ledger, &name);
     let head = (*feed.head().borrow()).ok_or_else(gone)?;
     let snapshot_from = match (feed.first_step(basis, head), basis) {
-        (Step::UpToDate, _) => return Ok(answer(v1::fetch_response::Answer::NotModified(heartbeat(Some(head), hub.clock.now_us())))),
+        (Step::UpToDate, _) => return Ok(answer(v1::fetch_response::Answer::NotModified(heartbeat(Some(head), &hub, &name)))),
         (Step::Snapshot { least, .. }, Some(_)) => least,
         (Step::Snapshot { .. }, None) => not_before(held, head.position),
         (Step::Frames(..), basis) => match basis.and_then(|basis| feed.delta(basis.position, head)) {

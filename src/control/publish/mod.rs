@@ -131,6 +131,11 @@ impl Hub {
         spread(self.sessions.load(Ordering::Relaxed) as u64, self.args.sessions_per_second)
     }
 
+    /// Sidecars of an environment, those that are missed included.
+    fn pods(&self, environment: &str) -> u32 {
+        u32::try_from(self.fleet.count(environment)).unwrap_or(u32::MAX)
+    }
+
     /// When the next sign of life is due: spread, so that sessions that began together do not beat together.
     fn next_beat(&self) -> Instant {
         let share = rand::rng().random_range(0.8..=1.2);

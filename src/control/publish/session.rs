@@ -123,8 +123,9 @@ impl Session {
         };
         self.phase = phase;
         let session_id = self.admission.id.to_string();
-        let (head, heartbeat_ms) = (Some(head.position.into()), self.hub.args.heartbeat_ms);
-        respond(v1::follow_response::Message::Welcome(v1::Welcome { session_id, head, heartbeat_ms, mode: mode.into(), reason }))
+        let (head, heartbeat_ms, mode) = (Some(head.position.into()), self.hub.args.heartbeat_ms, mode.into());
+        let pods = self.hub.pods(self.feed.environment());
+        respond(v1::follow_response::Message::Welcome(v1::Welcome { session_id, head, heartbeat_ms, mode, reason, pods }))
     }
 
     fn resync(&mut self, cause: crate::wire::replication::ResyncCause) {
@@ -208,7 +209,7 @@ impl Session {
     /// With a head, when everything up to it was sent; without one it says no more than that the control plane lives.
     fn heartbeat(&mut self, head: Option<Head>) -> Bytes {
         self.beat = self.hub.next_beat();
-        respond(v1::follow_response::Message::Heartbeat(heartbeat(head, self.hub.clock.now_us())))
+        respond(v1::follow_response::Message::Heartbeat(heartbeat(head, &self.hub, self.feed.environment())))
     }
 
     fn go_away(&mut self) -> Bytes {
@@ -235,9 +236,10 @@ impl Drop for Session {
     }
 }
 
-pub fn heartbeat(head: Option<Head>, server_time_us: i64) -> v1::Heartbeat {
+pub fn heartbeat(head: Option<Head>, hub: &Hub, environment: &str) -> v1::Heartbeat {
     let digest = head.map_or_else(Vec::new, |head| head.digest.to_bytes().to_vec());
-    v1::Heartbeat { head: head.map(|head| head.position.into()), digest, server_time_us }
+    let (server_time_us, pods) = (hub.clock.now_us(), hub.pods(environment));
+    v1::Heartbeat { head: head.map(|head| head.position.into()), digest, server_time_us, pods }
 }
 
 pub fn go_away(Window { min, max }: Window, reason: &str) -> Bytes {

@@ -45,11 +45,16 @@ struct Snapshot {
 impl Embedded {
     /// Opens or creates the store in the data directory, which is created as well. Blocks: after a crash it reads the whole file.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
+        Self::open_file(data_dir, FILE_NAME)
+    }
+
+    /// Another store in the same directory.
+    pub fn open_file(data_dir: &Path, name: &str) -> Result<Self, Error> {
         let unusable = |problem: io::Error| Error::Unavailable {
             problem: format!("data directory {}: {problem}{}", data_dir.display(), what_to_do(&problem)),
         };
         std::fs::create_dir_all(data_dir).map_err(unusable)?;
-        let path = data_dir.join(FILE_NAME);
+        let path = data_dir.join(name);
         let is_new = !path.exists();
         let open = {
             let path = path.clone();

@@ -1,16 +1,18 @@
 //! The only place where a flag can be refused: a [`Flag`] to a [`CompiledFlag`], with every problem at once.
 
 mod conditions;
+mod plan;
 mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) use conditions::Compiler;
 
-use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Rule, Targets};
-use super::document::{self, Flag, FlagState, Serve};
+use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Rule, Staleness, Targets};
+use super::document::{self, Flag, FlagState, MaxStaleness, Serve};
 use super::keys::KeySet;
 use super::limits;
+use super::measured::Measured;
 use super::node::quoted;
 use super::problem::{Path, Problems, did_you_mean};
 use super::segment::Segments;
@@ -56,8 +58,13 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
     let default_variant = names.optional(&flag.default_variant, path.key("defaultVariant"), problems);
     let off_variant = names.optional(&flag.off_variant, path.key("offVariant"), problems);
     let kill_variant = names.optional(&flag.kill_variant, path.key("killVariant"), problems);
+    let staleness = flag.max_staleness.as_ref().and_then(|limit| staleness(&names, limit, path.key("maxStaleness"), problems));
     let prerequisites = prerequisites(key, flag, path, problems);
     let targets = targets(&names, flag, path, problems);
+    plan::measures(flag, problems);
+    if let Some(rollout) = &flag.rollout {
+        plan::rollout(&names, flag, rollout, problems);
+    }
 
     let mut compiler = Compiler::new(segments, problems);
     let rules = rules(key, &names, flag, default_variant, &mut compiler);
@@ -80,16 +87,18 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
         key: key.into(),
         kind: kind?,
         is_disabled: flag.state == FlagState::Disabled,
-        is_static: flag.rules.is_empty() && flag.targets.is_empty() && flag.prerequisites.is_empty(),
+        is_static: flag.rules.is_empty() && flag.targets.is_empty() && flag.prerequisites.is_empty() && flag.max_staleness.is_none(),
         variants: flag.variants.iter().map(|(name, value)| Variant { name: name.clone(), value: value.clone() }).collect(),
         off_variant,
         kill_variant: kill_variant.or(off_variant).or(false_variant).or(default_variant),
+        staleness,
         tags: flag.tags.iter().map(|tag| tag.as_str().into()).collect(),
         prerequisites,
         targets,
         rules: rules?,
         default: default?,
         conditions,
+        measured: Measured::of(flag).map(Box::new),
     })
 }
 
@@ -126,6 +135,15 @@ impl Names<'_> {
     fn optional(&self, name: &Option<String>, path: Path<'_>, problems: &mut Problems) -> Option<u16> {
         self.index(name.as_ref()?, path, problems)
     }
+}
+
+fn staleness(names: &Names<'_>, limit: &MaxStaleness, path: Path<'_>, problems: &mut Problems) -> Option<Box<Staleness>> {
+    let MaxStaleness { after_s, serve } = limit;
+    if !limits::STALE_AFTER_S.contains(after_s) {
+        problems.found(path.key("after"), quoted(&limit.after()), "1s to 30d");
+    }
+    let variant = names.index(serve, path.key("serve"), problems)?;
+    Some(Box::new(Staleness { after_ms: after_s.saturating_mul(1_000), variant }))
 }
 
 fn prerequisites(key: &str, flag: &Flag, path: Path<'_>, problems: &mut Problems) -> Box<[Prerequisite]> {

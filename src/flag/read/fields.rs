@@ -19,10 +19,6 @@ impl<'n, 't> Fields<'n, 't> {
         let mut has_unknown = false;
         for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&&**key)) {
             has_unknown = true;
-            if let Some(what) = not_yet(key) {
-                problems.found(path.key(key), "a key that is not supported yet", format!("no `{key}`: {what}"));
-                continue;
-            }
             // A document of unknown keys is not worth a guess for each that nobody will read.
             let hint = if problems.is_full() { None } else { did_you_mean(key, known.iter().copied()) };
             let expected = if hint.is_some() { format!("a key of {what}") } else { format!("a key of {what}: {}", known.join(", ")) };
@@ -152,15 +148,5 @@ pub(super) fn text(node: &Node<'_>, expected: &str, path: Path<'_>, problems: &m
             problems.hinted(path, node.to_string(), expected, hint);
             None
         }
-    }
-}
-
-/// Names that a later version gives a meaning to, with what they will be for.
-fn not_yet(key: &str) -> Option<&'static str> {
-    match key {
-        "guard" => Some("triggers come with a later version"),
-        "rollout" => Some("rollout plans come with a later version; a `split` serves a share of traffic today"),
-        "templates" => Some("templates of rollout plans come with a later version"),
-        _ => None,
     }
 }

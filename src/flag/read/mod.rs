@@ -2,33 +2,51 @@
 
 mod condition;
 mod fields;
+mod metric;
+mod plan;
+mod template;
 mod value;
+
+use std::collections::BTreeSet;
 
 use serde_json::Value as Json;
 
 #[cfg(test)]
 pub(super) use condition::CONDITION;
+#[cfg(test)]
+pub(super) use metric::{GUARD, KINDS as METRIC_KINDS, MARGIN, METRIC};
+#[cfg(test)]
+pub(super) use plan::{APPROVAL, CHECK, GATE, PLAN, SAMPLE_RATIO, STAGE, START};
+#[cfg(test)]
+pub(super) use template::{INSTANCE, PARAMETER, TEMPLATE};
 
-use super::document::{Document, Flag, FlagState, Hash, Kind, Lifetime, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target};
+use super::document::{
+    Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target,
+};
 use super::limits;
 use super::node::{Node, quoted};
 use super::problem::{Path, Problems, did_you_mean};
+use super::template::{Library, Templates};
 use super::yaml;
 use fields::{Fields, text};
 
 /// Keys of each kind of object; what is not named here is refused.
-pub(super) const DOCUMENT: &[&str] = &["$schema", "$evaluators", "flags", "metadata", "segments"];
+pub(super) const DOCUMENT: &[&str] = &["$schema", "$evaluators", "flags", "metadata", "segments", "templates"];
 pub(super) const FLAG: &[&str] = &[
     "defaultSplit",
     "defaultVariant",
     "description",
     "expectedLifetime",
+    "guard",
     "killVariant",
     "kind",
+    "maxStaleness",
     "metadata",
+    "metrics",
     "offVariant",
     "owner",
     "prerequisites",
+    "rollout",
     "rules",
     "state",
     "tags",
@@ -36,6 +54,7 @@ pub(super) const FLAG: &[&str] = &[
     "targets",
     "variants",
 ];
+pub(super) const MAX_STALENESS: &[&str] = &["after", "serve"];
 pub(super) const PREREQUISITE: &[&str] = &["flag", "variants"];
 pub(super) const TARGET: &[&str] = &["keys", "variant"];
 pub(super) const RULE: &[&str] = &["description", "name", "serve", "split", "when"];
@@ -56,12 +75,17 @@ impl Document {
     /// The same for whoever wants to go on and find more: what cannot be read is left out. Without a problem there is a document, and it
     /// is whole.
     pub fn parse_partly(text: &str) -> (Option<Self>, Problems) {
+        Self::parse_partly_with(text, &Templates::default())
+    }
+
+    /// The same beside templates of other documents.
+    pub fn parse_partly_with(text: &str, templates: &Templates) -> (Option<Self>, Problems) {
         let mut problems = Problems::default();
         let document = if text.len() > limits::DOCUMENT_BYTES {
             problems.found(Path::ROOT, format!("{} bytes", text.len()), format!("at most {} bytes", limits::DOCUMENT_BYTES));
             None
         } else {
-            tree(text, &mut problems).and_then(|root| document(&root, &mut problems))
+            tree(text, &mut problems).and_then(|root| document(&root, templates, &mut problems))
         };
         (document, problems.located_in(text))
     }
@@ -70,7 +94,9 @@ impl Document {
 impl Flag {
     /// Reads what [`Flag::to_canonical_json`] writes, or any other JSON spelling of it. Paths of problems begin at the flag.
     pub fn from_json(json: &[u8]) -> Result<Self, Problems> {
-        from_json(json, limits::FLAG_BYTES, flag)
+        // What is stored is filled in.
+        let none = Templates::default();
+        from_json(json, limits::FLAG_BYTES, |node, path, problems| flag(node, &Library::of(&none), path, problems))
     }
 }
 
@@ -81,7 +107,7 @@ impl Segment {
     }
 }
 
-fn from_json<T>(json: &[u8], most_bytes: usize, read: fn(&Node<'_>, Path<'_>, &mut Problems) -> Option<T>) -> Result<T, Problems> {
+fn from_json<T>(json: &[u8], most_bytes: usize, read: impl FnOnce(&Node<'_>, Path<'_>, &mut Problems) -> Option<T>) -> Result<T, Problems> {
     let mut problems = Problems::default();
     if json.len() > most_bytes {
         problems.found(Path::ROOT, format!("{} bytes", json.len()), format!("at most {most_bytes} bytes"));
@@ -116,12 +142,23 @@ fn tree<'t>(text: &'t str, problems: &mut Problems) -> Option<Node<'t>> {
     }
 }
 
-fn document(root: &Node<'_>, problems: &mut Problems) -> Option<Document> {
+/// Those of a document; what is wrong with it is not told.
+pub(super) fn templates(text: &str) -> Templates {
+    let problems = &mut Problems::default();
+    let root = if text.len() > limits::DOCUMENT_BYTES { None } else { tree(text, problems) };
+    let fields = root.as_ref().and_then(|root| Fields::of(root, "a document", DOCUMENT, Path::ROOT, problems));
+    fields.map(|fields| template::templates(&fields, Path::ROOT, problems)).unwrap_or_default()
+}
+
+fn document(root: &Node<'_>, others: &Templates, problems: &mut Problems) -> Option<Document> {
     let path = Path::ROOT;
     let fields = Fields::of(root, "a document", DOCUMENT, path, problems)?;
+    let mut templates = template::templates(&fields, path, problems);
+    templates.join(others.clone());
+    let library = Library::of(&templates);
     let flags = fields.map("flags", "flags by key", path, problems, |key, node, path, problems| {
         is_key(key, path, problems);
-        flag(node, path, problems)
+        flag(node, &library, path, problems)
     });
     let segments = fields.map("segments", "segments by key", path, problems, |key, node, path, problems| {
         is_key(key, path, problems);
@@ -144,7 +181,7 @@ fn metadata(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) ->
     })
 }
 
-fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
+fn flag(node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
     let fields = Fields::of(node, "a flag", FLAG, path, problems)?;
     let variants = fields.map("variants", "variants by name", path, problems, |name, node, path, problems| {
         if name.is_empty() || name.len() > limits::KEY_BYTES {
@@ -158,6 +195,23 @@ fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag
         problems.found(path.key("variants"), "no variant", "at least one variant");
     }
     value::one_type(&variants, path.key("variants"), problems);
+    let default_variant = fields.text("defaultVariant", path, problems);
+    let mut metrics =
+        fields.map("metrics", "metrics by name", path, problems, |_, node, path, problems| metric::metric(node, path, problems));
+    let mut guard = fields.list("guard", "guards", path, problems, metric::guard);
+    let place = path.key("rollout");
+    let rollout = match fields.get("rollout") {
+        Some(node) if template::is_instance(node) => {
+            let variants = template::Variants { names: &variants, default: default_variant.as_deref() };
+            let filled = template::instance(node, &variants, library, place, problems).unwrap_or_default();
+            // What the flag says itself stands.
+            filled.metrics.into_iter().for_each(|(name, metric)| _ = metrics.entry(name).or_insert(metric));
+            let own: BTreeSet<String> = guard.iter().map(|guard| guard.name.clone()).collect();
+            guard.extend(filled.guard.into_iter().filter(|guard| !own.contains(&guard.name)));
+            filled.plan
+        }
+        node => node.and_then(|node| plan::plan(node, place, problems)),
+    };
     Some(Flag {
         description: fields.text("description", path, problems),
         owner: fields.text("owner", path, problems),
@@ -166,14 +220,18 @@ fn flag(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag
         expected_lifetime: fields.get("expectedLifetime").and_then(|node| lifetime(node, path.key("expectedLifetime"), problems)),
         state: choice(&fields, "state", FlagState::ALL, FlagState::as_str, path, problems).unwrap_or_default(),
         variants,
-        default_variant: fields.text("defaultVariant", path, problems),
+        default_variant,
         default_split: fields.get("defaultSplit").and_then(|node| split(node, path.key("defaultSplit"), problems)),
         off_variant: fields.text("offVariant", path, problems),
         kill_variant: fields.text("killVariant", path, problems),
+        max_staleness: fields.get("maxStaleness").and_then(|node| max_staleness(node, path.key("maxStaleness"), problems)),
         prerequisites: fields.list("prerequisites", "prerequisites", path, problems, prerequisite),
         targets: fields.list("targets", "targets", path, problems, target),
         rules: fields.list("rules", "rules", path, problems, rule),
         targeting: targeting(&fields, path, problems),
+        metrics,
+        guard,
+        rollout,
         metadata: metadata(&fields, path, problems),
     })
 }
@@ -223,6 +281,27 @@ fn lifetime(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<
         problems.found(path, quoted(&found), EXPECTED);
     }
     lifetime
+}
+
+fn max_staleness(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<MaxStaleness> {
+    let fields = Fields::of(node, "a limit of staleness", MAX_STALENESS, path, problems)?;
+    let after = required(&fields, "after", "a limit of staleness", path, problems);
+    let after = after.and_then(|found| seconds(&found, path.key("after"), problems));
+    let serve = required(&fields, "serve", "a limit of staleness", path, problems);
+    Some(MaxStaleness { after_s: after?, serve: serve? })
+}
+
+/// `30s`, `5m`, `2h`, `1d`. How long it may be is for [`super::compile`].
+fn seconds(found: &str, path: Path<'_>, problems: &mut Problems) -> Option<u64> {
+    let units = MaxStaleness::UNITS.into_iter();
+    let read = units.filter_map(|(unit, factor)| Some((found.strip_suffix(unit)?, factor))).find_map(|(digits, factor)| {
+        let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+        is_number.then(|| digits.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(factor))
+    });
+    if read.is_none() {
+        problems.found(path, quoted(found), "seconds, minutes, hours or days, such as 30s, 5m, 2h or 1d");
+    }
+    read
 }
 
 fn prerequisite(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Prerequisite> {

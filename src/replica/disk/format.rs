@@ -1,7 +1,7 @@
 //! One generation of the last good state as a file: a header, then a protobuf message, each with its checksum.
 //!
-//! Format 2 names the environment and keeps, beside what was received, the last good version of what is rejected. Format 1 was the state
-//! alone; it is still read.
+//! Format 2 names the environment and keeps, beside what was received, the last good version of what is rejected, and what this sidecar
+//! killed by itself. Format 1 was the state alone; it is still read.
 
 use std::io::{self, Seek, Write};
 
@@ -12,6 +12,7 @@ use crate::clock::Micros;
 use crate::flag::{Digest, Item, Position, State};
 use crate::replica::Saved;
 use crate::wire::replication::Malformed;
+use crate::wire::trip::Trip;
 use crate::wire::v1;
 
 const MAGIC: &[u8; 8] = b"YARDARM\n";
@@ -34,7 +35,7 @@ pub struct Header {
 }
 
 /// What a file holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
     pub number: u64,
     /// Whose state it is; empty when the file does not say.
@@ -79,6 +80,10 @@ struct Body {
     served: Vec<v1::Item>,
     #[prost(string, tag = "3")]
     environment: String,
+    #[prost(message, repeated, tag = "4")]
+    trips: Vec<v1::Trip>,
+    #[prost(uint32, tag = "5")]
+    pods: u32,
 }
 
 /// Items that are encoded together. All at once would be another copy of the environment in memory, at each save.
@@ -88,13 +93,14 @@ const TOGETHER: usize = 64;
 ///
 /// A message is what the pieces of it add up to, so that a body in pieces is read like one that was written as a whole.
 pub fn write(generation: Generation, out: &mut (impl Write + Seek)) -> io::Result<()> {
-    let Generation { number, environment, saved: Saved { mut state, served }, fresh_us } = generation;
+    let Generation { number, environment, saved: Saved { mut state, served, trips, pods }, fresh_us } = generation;
     let Position { epoch, revision } = state.position;
     let digest = state.digest.to_bytes();
     let mut items = std::mem::take(&mut state.items).into_iter();
     let (mut length, mut checksum, mut piece) = (0, crc32fast::Hasher::new(), Vec::new());
     out.write_all(&[0; HEADER])?;
-    let mut next = Body { state: Some(state.into()), served: served.into_iter().map(Into::into).collect(), environment };
+    let (served, trips) = (served.into_iter().map(Into::into).collect(), trips.into_iter().map(Into::into).collect());
+    let mut next = Body { state: Some(state.into()), served, environment, trips, pods };
     loop {
         piece.clear();
         next.encode_raw(&mut piece);
@@ -157,14 +163,15 @@ pub fn decode(file: Bytes) -> Result<Generation, Damage> {
         STATE_ALONE => v1::State::decode(body).map(|state| Body { state: Some(state), ..Body::default() }),
         _ => Body::decode(body),
     };
-    let Body { state, served, environment } = decoded.map_err(|error| Damage::State(error.to_string()))?;
+    let Body { state, served, environment, trips, pods } = decoded.map_err(|error| Damage::State(error.to_string()))?;
     let malformed = |malformed: Malformed| Damage::State(malformed.to_string());
     let state = State::try_from(state.unwrap_or_default()).map_err(malformed)?;
     let served = served.into_iter().map(Item::try_from).collect::<Result<_, _>>().map_err(malformed)?;
+    let trips = trips.into_iter().map(Trip::try_from).collect::<Result<_, _>>().map_err(malformed)?;
     if (state.position, state.digest) != (position, digest) {
         return Err(Damage::State(format!("it is at {}, the header says {position}", state.position)));
     }
-    Ok(Generation { number, environment, saved: Saved { state, served }, fresh_us })
+    Ok(Generation { number, environment, saved: Saved { state, served, trips, pods }, fresh_us })
 }
 
 fn check(expected: u32, bytes: &[u8]) -> Result<(), Damage> {
@@ -203,7 +210,8 @@ mod tests {
         let position = Position { epoch: 7, revision: 4 };
         let served = vec![Item { revision: 2, definition: Bytes::from_static(b"{}"), ..item.clone() }];
         let state = State { position, items: vec![item], kills: vec![kill], digest, origin_time_us: 8 };
-        Generation { number: 5, environment: "prod".into(), saved: Saved { state, served }, fresh_us: 10 }
+        let trips = vec![Trip::sample("checkout", position, 3)];
+        Generation { number: 5, environment: "prod".into(), saved: Saved { state, served, trips, pods: 812 }, fresh_us: 10 }
     }
 
     #[test]

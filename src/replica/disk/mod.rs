@@ -53,7 +53,7 @@ pub struct Found {
 }
 
 /// The generation that was found is from before these changes.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Suspected {
     /// Definitions of these revisions are to be refused.
     pub suspect: Suspect,

@@ -29,7 +29,7 @@ pub struct Link {
 
 struct Current {
     generation: u64,
-    client: Client,
+    channel: Channel,
 }
 
 impl Link {
@@ -37,13 +37,18 @@ impl Link {
     pub fn new(addresses: &[Uri], first: usize) -> Self {
         let endpoints: Vec<_> = addresses.iter().cloned().map(endpoint).collect();
         let generation = first as u64;
-        let client = dial(&endpoints, generation);
-        Self { endpoints, current: Mutex::new(Current { generation, client }) }
+        let channel = dial(&endpoints, generation);
+        Self { endpoints, current: Mutex::new(Current { generation, channel }) }
     }
 
     pub fn client(&self) -> (u64, Client) {
         let current = self.current.lock();
-        (current.generation, current.client.clone())
+        (current.generation, client(current.channel.clone()))
+    }
+
+    /// The connection as it is now, for other services of the control plane.
+    pub fn channel(&self) -> Channel {
+        self.current.lock().channel.clone()
     }
 
     /// The connection of this generation is no good: the next one goes to the next address. Whoever comes second finds that done.
@@ -51,13 +56,13 @@ impl Link {
         let mut current = self.current.lock();
         if current.generation == generation {
             let generation = generation + 1;
-            *current = Current { generation, client: dial(&self.endpoints, generation) };
+            *current = Current { generation, channel: dial(&self.endpoints, generation) };
         }
     }
 
     /// A connection of its own, to another address when there is one.
     pub fn apart(&self) -> Client {
-        dial(&self.endpoints, self.current.lock().generation + 1)
+        client(dial(&self.endpoints, self.current.lock().generation + 1))
     }
 }
 
@@ -73,8 +78,12 @@ fn endpoint(address: Uri) -> Endpoint {
         .initial_connection_window_size(CONNECTION_WINDOW)
 }
 
-fn dial(endpoints: &[Endpoint], generation: u64) -> Client {
+fn dial(endpoints: &[Endpoint], generation: u64) -> Channel {
     let turn = usize::try_from(generation % endpoints.len().max(1) as u64).unwrap_or_default();
     let endpoint = endpoints.get(turn).cloned().unwrap_or_else(|| Endpoint::from_static("http://127.0.0.1:8020"));
-    ReplicationClient::new(endpoint.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES)
+    endpoint.connect_lazy()
+}
+
+fn client(channel: Channel) -> Client {
+    ReplicationClient::new(channel).max_decoding_message_size(MESSAGE_BYTES)
 }

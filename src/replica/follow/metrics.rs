@@ -70,6 +70,8 @@ pub struct Metrics {
     pub snapshots: AtomicU64,
     pub deltas: AtomicU64,
     pub kills: AtomicU64,
+    /// Flags that were killed here while the control plane was out of reach.
+    pub trips: AtomicU64,
     pub polls: AtomicU64,
     pub poll_failures: AtomicU64,
     pub saves: AtomicU64,

@@ -26,9 +26,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
 
 use crate::clock::Clock;
 use crate::wire::replication::Identity;
+use crate::wire::trip::Trip;
 
 use super::disk::{self, Disk, Found, Generation, Guard, Suspected};
 use super::{Replica, Writer};
@@ -37,7 +39,7 @@ pub use metrics::{BOUNDS_US, Ended, Histogram, Lane, Metrics};
 
 use board::Board;
 use link::Link;
-use owner::Owner;
+use owner::{FromGuards, Owner};
 use saver::Saver;
 
 /// A control plane that is not heard for so many of its heartbeats is taken for lost.
@@ -49,6 +51,7 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Between the streams and the owner: enough to overlap reading with applying, not enough to hide that the owner is busy.
 const LOG_QUEUE: usize = 4;
 const KILL_QUEUE: usize = 256;
+const GUARD_QUEUE: usize = 16;
 
 /// Whom to follow, and as whom.
 #[derive(Debug, Clone)]
@@ -84,6 +87,10 @@ pub struct Follower {
     owner: JoinHandle<()>,
 }
 
+/// The connection to the control plane, for what else a sidecar has to tell it. Clones are the same.
+#[derive(Clone)]
+pub struct Uplink(Arc<Following>);
+
 /// What the tasks share.
 struct Following {
     settings: Settings,
@@ -92,6 +99,8 @@ struct Following {
     board: Arc<Board>,
     metrics: Arc<Metrics>,
     state: watch::Sender<LinkState>,
+    started: Instant,
+    guards: mpsc::Sender<FromGuards>,
     leaving: CancellationToken,
 }
 
@@ -137,11 +146,14 @@ impl Local {
         let link = Link::new(&settings.control_planes, rand::rng().random_range(0..settings.control_planes.len().max(1)));
         let state = watch::Sender::new(LinkState { down_since: Some(Instant::now()), heartbeat: HEARTBEAT });
         let leaving = CancellationToken::new();
-        let following = Arc::new(Following { settings, replica, link, board: board.clone(), metrics: metrics.clone(), state, leaving });
+        let (guards, from_guards) = mpsc::channel(GUARD_QUEUE);
+        let (board_of, metrics_of, started) = (board.clone(), metrics.clone(), Instant::now());
+        let following =
+            Arc::new(Following { settings, replica, link, board: board_of, metrics: metrics_of, state, started, guards, leaving });
         let (log, from_log) = mpsc::channel(LOG_QUEUE);
         let (kills, from_lane) = mpsc::channel(KILL_QUEUE);
         let owner = Owner::new(writer, board, metrics.clone(), Saver::new(disk, metrics), guard);
-        let owner = tokio::spawn(owner.run(from_lane, from_log));
+        let owner = tokio::spawn(owner.run(from_lane, from_guards, from_log));
         let mut streams = JoinSet::new();
         streams.spawn(stream::run(following.clone(), log.clone()));
         streams.spawn(poll::run(following.clone(), log));
@@ -203,7 +215,41 @@ impl Local {
     }
 }
 
+impl Uplink {
+    /// As replication has it now; it is another one after that was lost.
+    pub fn channel(&self) -> Channel {
+        self.0.link.channel()
+    }
+
+    pub fn replica(&self) -> &Replica {
+        &self.0.replica
+    }
+
+    /// No stream is open, and no word of the control plane came another way for as long as a stream may be silent.
+    pub fn is_out_of_reach(&self) -> bool {
+        let LinkState { down_since, heartbeat } = *self.0.state.borrow();
+        // What was loaded from disk may be of yesterday, and the control plane a moment away.
+        let silence = self.0.replica.age().min(self.0.started.elapsed());
+        down_since.is_some() && silence >= heartbeat * LOST_AFTER_HEARTBEATS
+    }
+
+    /// Kills a flag for this pod, unless the control plane is back.
+    pub async fn trip(&self, trip: Trip) {
+        // An owner that has ended needs no word.
+        let _ = self.0.guards.send(FromGuards::Trip(trip)).await;
+    }
+
+    /// The control plane said that the trip is obsolete.
+    pub async fn lift(&self, trip: Trip) {
+        let _ = self.0.guards.send(FromGuards::Lift(trip)).await;
+    }
+}
+
 impl Follower {
+    pub fn uplink(&self) -> Uplink {
+        Uplink(Arc::clone(&self.following))
+    }
+
     pub fn replica(&self) -> &Replica {
         &self.following.replica
     }

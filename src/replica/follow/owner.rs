@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Kill, Position, State};
 use crate::replica::disk::{Guard, SURVIVED_AFTER, Suspect};
 use crate::replica::{Applied, Resync, Writer};
 use crate::wire::replication::ResyncCause;
+use crate::wire::trip::Trip;
 
 use super::board::Board;
 use super::metrics::{Lane, Metrics, count};
@@ -41,6 +43,8 @@ pub enum FromLog {
     Corrupt,
     Delta(Delta),
     Head(Position, Digest),
+    /// Sidecars of the environment.
+    Pods(u32),
 }
 
 /// A register from the kill lane.
@@ -48,6 +52,15 @@ pub enum FromLog {
 pub struct FromLane {
     pub epoch: u64,
     pub kill: Kill,
+}
+
+/// What the guards of this sidecar say.
+#[derive(Debug)]
+pub enum FromGuards {
+    /// One fired while the control plane was out of reach.
+    Trip(Trip),
+    /// The control plane said that it is obsolete.
+    Lift(Trip),
 }
 
 pub struct Owner {
@@ -81,16 +94,28 @@ impl Owner {
 
     /// Runs until both ends are closed, then writes the state for the last time. What was loaded from disk is looked through in between:
     /// kills come first, everything else waits for it.
-    pub async fn run(mut self, mut kills: mpsc::Receiver<FromLane>, mut log: mpsc::Receiver<FromLog>) {
+    pub async fn run(
+        mut self,
+        mut kills: mpsc::Receiver<FromLane>,
+        mut guards: mpsc::Receiver<FromGuards>,
+        mut log: mpsc::Receiver<FromLog>,
+    ) {
         let (mut kills_open, mut log_open) = (true, true);
         while kills_open || log_open {
+            let aged = self.writer.age_is_told_in();
+            if aged == Some(Duration::ZERO) {
+                self.writer.tell_of_age();
+                continue;
+            }
             tokio::select! {
                 biased;
                 kill = kills.recv(), if kills_open => match kill {
                     Some(FromLane { epoch, kill }) => self.kill(epoch, kill),
                     None => kills_open = false,
                 },
+                () = sleep(aged.unwrap_or_default()), if aged.is_some() => {}
                 () = std::future::ready(()), if !self.writer.is_vetted() => self.vet().await,
+                Some(said) = guards.recv() => self.guard(said),
                 said = log.recv(), if log_open => match said {
                     Some(said) => self.hear(said),
                     None => log_open = false,
@@ -141,6 +166,7 @@ impl Owner {
             }
             // The snapshot that was asked for brings all that these would.
             FromLog::UpToDate(_) | FromLog::Delta(_) | FromLog::Head(..) if self.awaits_snapshot => {}
+            FromLog::Pods(pods) => self.writer.pods_are(pods),
             FromLog::Delta(delta) => self.delta(delta),
             FromLog::UpToDate(head) => self.confirm(head, self.writer.digest()),
             FromLog::Head(head, digest) => self.confirm(head, digest),
@@ -153,6 +179,26 @@ impl Owner {
         self.propagated(Lane::Urgent, kill.at_us, &applied);
         self.board.kill_applied(&kill, &applied);
         self.saver.changed(true);
+    }
+
+    fn guard(&mut self, said: FromGuards) {
+        let applied = match &said {
+            // Whoever hears the control plane leaves it to decide.
+            FromGuards::Trip(_) if self.has_stream => None,
+            FromGuards::Trip(trip) => self.writer.trip(trip.clone()),
+            FromGuards::Lift(trip) => self.writer.lift(trip),
+        };
+        if applied.is_none() {
+            return;
+        }
+        self.saver.changed(true);
+        match said {
+            FromGuards::Trip(Trip { flag, revision, fired, .. }) => {
+                count(&self.metrics.trips);
+                tracing::warn!(flag, revision, reason = %fired, "the control plane is out of reach and a guard fired: the flag is killed in this pod");
+            }
+            FromGuards::Lift(Trip { flag, .. }) => tracing::info!(flag, "a local trip is obsolete: the flag is not killed any more"),
+        }
     }
 
     fn snapshot(&mut self, state: State) {
@@ -228,7 +274,7 @@ impl Owner {
 
     fn propagated(&self, lane: Lane, origin_time_us: Micros, applied: &Applied) {
         let took_us = applied.applied_at_us.saturating_sub(origin_time_us).max(0) as u64;
-        self.metrics.propagation(lane).record(std::time::Duration::from_micros(took_us));
+        self.metrics.propagation(lane).record(Duration::from_micros(took_us));
     }
 
     fn misfit(&mut self, resync: &Resync) {
@@ -279,9 +325,11 @@ fn is_before(position: Position, held: Position) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
     use crate::clock::ManualClock;
-    use crate::flag::Revision;
+    use crate::flag::{Item, ItemName, Revision};
     use crate::replica::Replica;
 
     fn owner() -> Owner {
@@ -325,6 +373,27 @@ mod tests {
     fn a_poll_does_not_end_the_wait_of_a_stream_for_its_snapshot() {
         let owner = after(vec![begin(3), FromLog::Corrupt, polled(0, FromLog::Head(at(0), Digest::default()))]);
         assert!(owner.awaits_snapshot);
+    }
+
+    fn holding_a() -> FromLog {
+        let definition = bytes::Bytes::from_static(br#"{"defaultVariant":"on","variants":{"off":false,"on":true}}"#);
+        let items = vec![Item { name: ItemName::flag("a"), revision: 2, definition }];
+        FromLog::Snapshot(State { position: at(3), digest: Digest::of(&items, []), items, ..State::default() })
+    }
+
+    #[test]
+    fn a_connected_sidecar_never_trips_and_one_that_is_not_does() {
+        let trip = || FromGuards::Trip(Trip::sample("a", Position::default(), 2));
+        let mut owner = after(vec![begin(3), holding_a()]);
+        owner.guard(trip());
+        assert_eq!((owner.writer.replica().tripped(), owner.metrics.trips.load(Relaxed)), (0, 0));
+        owner.hear(FromLog::End);
+        owner.guard(trip());
+        owner.guard(trip());
+        assert_eq!((owner.writer.replica().tripped(), owner.metrics.trips.load(Relaxed)), (1, 1), "once is enough");
+        let tripped = owner.writer.replica().trips().remove(0);
+        owner.guard(FromGuards::Lift(tripped));
+        assert_eq!(owner.writer.replica().tripped(), 0);
     }
 
     #[test]

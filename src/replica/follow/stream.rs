@@ -147,15 +147,18 @@ impl Session<'_> {
                 Ok(delta) => self.hand_on(FromLog::Delta(delta)).await,
                 Err(malformed) => end(Ended::Protocol, format!("a change is malformed: {malformed}")),
             },
-            // Without a head it is a sign of life and no more.
-            Message::Heartbeat(v1::Heartbeat { head: None, .. }) => {
-                self.following.board.alive();
-                Ok(())
+            Message::Heartbeat(v1::Heartbeat { head, digest: sum, pods, .. }) => {
+                self.hear_of_pods(pods).await?;
+                // Without a head it is a sign of life and no more.
+                let Some(head) = head else {
+                    self.following.board.alive();
+                    return Ok(());
+                };
+                match digest(&sum) {
+                    Ok(digest) => self.hand_on(FromLog::Head(head.into(), digest)).await,
+                    Err(malformed) => end(Ended::Protocol, format!("a heartbeat is malformed: {malformed}")),
+                }
             }
-            Message::Heartbeat(v1::Heartbeat { head: Some(head), digest: sum, .. }) => match digest(&sum) {
-                Ok(digest) => self.hand_on(FromLog::Head(head.into(), digest)).await,
-                Err(malformed) => end(Ended::Protocol, format!("a heartbeat is malformed: {malformed}")),
-            },
             Message::GoAway(_) => Ok(()),
         }
     }
@@ -163,12 +166,19 @@ impl Session<'_> {
     async fn welcome(&mut self, welcome: v1::Welcome) -> Result<(), End> {
         self.welcomed = Some(Instant::now());
         let (mode, head) = (welcome.mode(), welcome.head.map_or_else(Position::default, Position::from));
-        let v1::Welcome { session_id, heartbeat_ms, reason, .. } = welcome;
+        let v1::Welcome { session_id, heartbeat_ms, reason, pods, .. } = welcome;
         self.following.up(heartbeat(heartbeat_ms));
         let held = self.following.replica.position();
         tracing::info!(session_id, mode = mode.as_str_name(), reason, %head, %held, "connected to the control plane");
         self.hand_on(FromLog::Begin { head }).await?;
+        self.hear_of_pods(pods).await?;
         if mode == v1::welcome::Mode::UpToDate { self.hand_on(FromLog::UpToDate(head)).await } else { Ok(()) }
+    }
+
+    /// An older control plane says nothing of them.
+    async fn hear_of_pods(&self, pods: u32) -> Result<(), End> {
+        let is_news = pods != 0 && pods != self.following.replica.pods();
+        if is_news { self.hand_on(FromLog::Pods(pods)).await } else { Ok(()) }
     }
 
     /// Waits while the owner is busy: then nothing is read, and the control plane merges what it would have sent.

@@ -46,6 +46,7 @@ impl From<Reason> for v1::Reason {
             Reason::Disabled => Self::Disabled,
             Reason::PrerequisiteFailed => Self::PrerequisiteFailed,
             Reason::Killed => Self::Killed,
+            Reason::Stale => Self::Stale,
             Reason::Error => Self::Error,
         }
     }

@@ -15,7 +15,7 @@ fn taken() -> (TcpListener, SocketAddr) {
 
 #[test]
 fn dev_names_the_port_that_is_taken_and_the_option_that_moves_it() {
-    for option in ["--control-port", "--sidecar-port", "--management-port"] {
+    for option in ["--control-port", "--webhooks-port", "--sidecar-port", "--management-port"] {
         let (scratch, (_listener, address)) = (Scratch::new(), taken());
         let port = address.port().to_string();
         let line = run(&["dev", "--data", &scratch.path("data"), "--port-base", "0", option, &port]).refusal(2);
@@ -161,6 +161,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
         (&["bench", "restart", "--flags", "0"], "0 is not in 1.."),
         (&["bench", "restart", "--rounds", "0"], "0 is not in 1.."),
         (&["bench", "memory", "--watchers", "0"], "0 is not in 1.."),
+        (&["bench", "gates", "--runs", "99"], "expected 100 or more"),
         // What it would measure is not what it would say.
         (&["bench", "evaluate", "--asked", "10"], "--flags and --asked 50 or more"),
         (&["bench", "evaluate", "--flags", "49", "--method", "batch"], "--flags and --asked 50 or more"),

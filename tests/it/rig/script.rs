@@ -70,7 +70,8 @@ impl Follow {
 
     pub async fn welcome(&self, head: Position, mode: v1::welcome::Mode, heartbeat_ms: u32) {
         let (session_id, reason) = ("script".into(), String::new());
-        self.say(Message::Welcome(v1::Welcome { session_id, head: Some(head.into()), heartbeat_ms, mode: mode.into(), reason })).await;
+        self.say(Message::Welcome(v1::Welcome { session_id, head: Some(head.into()), heartbeat_ms, mode: mode.into(), reason, pods: 0 }))
+            .await;
     }
 
     /// Welcome, and the state as a snapshot of one chunk.
@@ -89,7 +90,7 @@ impl Follow {
 
     pub async fn heartbeat(&self, head: Position, digest: Digest) {
         let digest = digest.to_bytes().to_vec();
-        self.say(Message::Heartbeat(v1::Heartbeat { head: Some(head.into()), digest, server_time_us: 0 })).await;
+        self.say(Message::Heartbeat(v1::Heartbeat { head: Some(head.into()), digest, server_time_us: 0, pods: 0 })).await;
     }
 
     pub async fn hear(&mut self) -> Option<FromSidecar> {
