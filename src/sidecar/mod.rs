@@ -1,8 +1,8 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch -> decide -> replica
-//!                  |                                |                  ^
+//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch, flagd -> decide -> replica
+//!                  |                                |                  ^                          ^
 //!               workers                      health, reflection      bell
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane
@@ -16,6 +16,7 @@ mod call;
 mod decide;
 mod evaluate;
 mod evidence;
+mod flagd;
 mod grpc;
 mod health;
 mod listen;
