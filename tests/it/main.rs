@@ -32,6 +32,7 @@ mod limits;
 mod local_trip;
 mod main_job;
 mod management;
+mod ofrep;
 mod pod;
 mod process;
 mod readme;
