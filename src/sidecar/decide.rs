@@ -2,6 +2,7 @@
 //! that nothing of the flag is copied, not even its reference count is touched.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::Status;
@@ -9,6 +10,7 @@ use tonic::Status;
 use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, NoFlagsAt, Reason, Revision, Value, ValueType, Variant};
 use crate::replica::{Held, View};
 use crate::telemetry::evaluation::Outcome;
+use crate::wire::evaluation::flagd::Definition;
 use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
 
 use super::grpc::not_ready;
@@ -17,7 +19,7 @@ use super::prepared;
 use super::tally::Batch;
 
 /// What gRPC clients take by default; a batch that is larger has to be narrowed.
-const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What one flag is asked.
 #[derive(Clone, Copy)]
@@ -111,6 +113,77 @@ impl Desk {
         })?;
         counts.count();
         Ok(answer)
+    }
+
+    /// Answers one question of an OpenFeature SDK; it counts as any other does. `None` only if nothing was answered, which is a bug.
+    pub(super) fn answer_sdk<R>(
+        &self,
+        question: &Question<'_>,
+        is_inspection: bool,
+        mut say: impl FnMut(&Answer<'_>, &Definition) -> R,
+    ) -> Option<R> {
+        // Before the flag is decided: under the guard of the map nothing else may be looked up.
+        let definition = self.pod.replica.with(question.flag_key, |held| held.map(|held| Arc::clone(held.flagd()))).unwrap_or_default();
+        let mut counts = self.tally.batch();
+        if is_inspection {
+            counts.mute();
+        }
+        let mut said = None;
+        self.answer(question, self.pod.age_ms(), true, &mut counts, |reply| {
+            if let Reply::Whole(answer) = reply {
+                said = Some(say(answer, &definition));
+            }
+        });
+        counts.count();
+        said
+    }
+
+    /// Every flag, decided in one state and given to `take`. When a change came between, what it took is thrown away and taken again.
+    pub(super) fn answer_all<T>(
+        &self,
+        context: &Context<'_>,
+        is_inspection: bool,
+        begin: impl Fn() -> T,
+        mut take: impl FnMut(&mut T, &Held, &Answer<'_>) -> Result<(), Status>,
+    ) -> Result<T, Status> {
+        let replica = &self.pod.replica;
+        if !replica.is_usable() {
+            // An empty answer would say that there are no flags.
+            return Err(not_ready());
+        }
+        let age_ms = self.pod.age_ms();
+        let mut counts = self.tally.batch();
+        if is_inspection {
+            counts.mute();
+        }
+        let taken = replica.batch(|view| {
+            counts.forget();
+            let mut all = begin();
+            for flag_key in view.keys("") {
+                let asked = Asked { flag_key: &flag_key, context, default_value: None, wanted: None, age_ms, whole: true };
+                let mut went = Ok(());
+                let mut take = |held: &Held, reply: Reply<'_>| {
+                    if let Reply::Whole(answer) = reply {
+                        went = take(&mut all, held, answer);
+                    }
+                };
+                let depends = view.with(&flag_key, |held| match held {
+                    Some(held) if held.flag.has_prerequisites() => true,
+                    Some(held) => {
+                        asked.decide(held, &mut counts, |reply| take(held, reply));
+                        false
+                    }
+                    None => false,
+                });
+                if depends && let Some(family) = Family::of(&flag_key, view, age_ms) {
+                    asked.decide_family(&family, &mut counts, |reply| take(&family.flag, reply));
+                }
+                went?;
+            }
+            Ok::<T, Status>(all)
+        })?;
+        counts.count();
+        Ok(taken)
     }
 
     /// For the span of a sampled call.

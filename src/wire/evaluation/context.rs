@@ -60,11 +60,17 @@ impl<'a> Context<'a> {
         Ok(context)
     }
 
+    /// A context as flagd's clients send it (flagd.md 1.8): a `Struct`, in which the targeting key is an attribute among others, and absent
+    /// when it is no text.
+    pub fn read_struct(message: &'a [u8]) -> Result<Self, Refused> {
+        let mut context = Self::default();
+        context.merge_struct(message, message.len())?;
+        Ok(context)
+    }
+
     /// Reads one more occurrence of the field: protobuf says that they add up. `bytes`: of all of them so far, this one counted.
     pub(super) fn merge(&mut self, message: &'a [u8], bytes: usize) -> Result<(), Refused> {
-        if bytes > limits::CONTEXT_BYTES {
-            return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
-        }
+        check_bytes(bytes)?;
         let mut reader = Reader::new(message);
         while let Some(key) = reader.key()? {
             match key {
@@ -73,6 +79,21 @@ impl<'a> Context<'a> {
                 _ => reader.skip(key, 2)?,
             }
         }
+        self.check_attributes()
+    }
+
+    /// The same for a `Struct`.
+    pub(super) fn merge_struct(&mut self, message: &'a [u8], bytes: usize) -> Result<(), Refused> {
+        check_bytes(bytes)?;
+        self.merge_attributes(message)?;
+        self.targeting_key = match self.top_level(const { Tag::of(TARGETING_KEY) }, || TARGETING_KEY) {
+            Some(Value::String(key)) => key,
+            Some(_) | None => "",
+        };
+        self.check_attributes()
+    }
+
+    fn check_attributes(&self) -> Result<(), Refused> {
         if self.attributes.len() > limits::CONTEXT_ATTRIBUTES {
             let found = self.attributes.len();
             return Err(over("context.attributes", format!("has {found} attributes, at most {} are allowed", limits::CONTEXT_ATTRIBUTES)));
@@ -267,6 +288,13 @@ fn elements(message: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
         broken = matches!(element, Some(Err(_)));
         element
     })
+}
+
+fn check_bytes(bytes: usize) -> Result<(), Refused> {
+    if bytes > limits::CONTEXT_BYTES {
+        return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
+    }
+    Ok(())
 }
 
 fn over(field: impl Into<String>, description: String) -> Refused {
