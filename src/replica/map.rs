@@ -222,6 +222,11 @@ impl Replica {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.0.clock.now_us().div_euclid(1_000_000)
+    }
+
     /// When that proof came: Unix time in microseconds.
     pub fn fresh_us(&self) -> Micros {
         self.0.fresh_us.load(Ordering::Relaxed)
@@ -281,6 +286,11 @@ impl View<'_> {
     pub fn lookup(&self) -> Lookups<'_> {
         self.replica.lookup()
     }
+
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.replica.unix_s()
+    }
 }
 
 /// Flags by key, each cloned out of its guard.
@@ -294,5 +304,9 @@ impl Lookup for Lookups<'_> {
 
     fn age_ms(&self) -> u64 {
         self.0.age_ms()
+    }
+
+    fn unix_s(&self) -> i64 {
+        self.0.unix_s()
     }
 }
