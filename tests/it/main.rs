@@ -20,6 +20,7 @@ mod flag_cases;
 mod flag_costs;
 mod flag_laws;
 mod flag_schema;
+mod flagd_testbed;
 mod fleet;
 mod frozen;
 mod hooks;
