@@ -230,6 +230,11 @@ impl Replica {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.0.clock.now_us().div_euclid(1_000_000)
+    }
+
     /// When that proof came: Unix time in microseconds.
     pub fn fresh_us(&self) -> Micros {
         self.0.fresh_us.load(Ordering::Relaxed)
@@ -289,6 +294,11 @@ impl View<'_> {
     pub fn lookup(&self) -> Lookups<'_> {
         self.replica.lookup()
     }
+
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.replica.unix_s()
+    }
 }
 
 /// Flags by key, each cloned out of its guard.
@@ -302,5 +312,9 @@ impl Lookup for Lookups<'_> {
 
     fn age_ms(&self) -> u64 {
         self.0.age_ms()
+    }
+
+    fn unix_s(&self) -> i64 {
+        self.0.unix_s()
     }
 }

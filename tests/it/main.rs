@@ -21,6 +21,7 @@ mod flag_costs;
 mod flag_laws;
 mod flag_schema;
 mod flagd;
+mod flagd_testbed;
 mod fleet;
 mod frozen;
 mod hooks;

@@ -1,5 +1,6 @@
 //! A context read where it lies in the request: no map, no strings of our own, only the attributes that a rule reads are looked at.
 
+use serde_json::Value as Json;
 use smallvec::SmallVec;
 
 use crate::flag::{Attribute, Attributes, Name, TARGETING_KEY, Tag, limits};
@@ -159,6 +160,14 @@ impl Attributes for Context<'_> {
         let Some(Value::List(list)) = self.find(Tag::of(path), path) else { return false };
         elements(list).any(|element| element.and_then(Value::again).is_ok_and(|element| test(element.attribute())))
     }
+
+    fn json(&self, path: &str) -> Option<Json> {
+        match path {
+            // Of two with one name the later one stays.
+            "" => Some(Json::Object(self.attributes.iter().map(|held| (held.name.to_owned(), held.value.json())).collect())),
+            path => self.find(Tag::of(path), path).map(Value::json),
+        }
+    }
 }
 
 impl<'a> Value<'a> {
@@ -214,6 +223,24 @@ impl<'a> Value<'a> {
         // Of two with one name the later one counts.
         let (_, value) = elements(object).filter_map(|field| is_it(field.ok()?)).last()?;
         Some(value.map_or(Self::Null, |value| Self::again(value).unwrap_or(Self::Null)))
+    }
+
+    /// Taken apart, as deep as a context may be.
+    fn json(self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => value.into(),
+            Self::Number(value) => value.into(),
+            Self::String(value) => value.into(),
+            Self::List(list) => elements(list).map(|element| element.and_then(Self::again).map_or(Json::Null, Self::json)).collect(),
+            Self::Object(object) => {
+                let field = |field: &'a [u8]| {
+                    let (name, value) = entry(field, &mut Texts::of(field)).ok()?;
+                    Some((name.to_owned(), value.map_or(Json::Null, |value| Self::again(value).map_or(Json::Null, Self::json))))
+                };
+                Json::Object(elements(object).filter_map(|element| field(element.ok()?)).collect())
+            }
+        }
     }
 
     #[inline(always)]
