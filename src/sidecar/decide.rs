@@ -162,7 +162,7 @@ impl Desk {
             counts.forget();
             let mut all = begin();
             for flag_key in view.keys("") {
-                let asked = Asked { flag_key: &flag_key, context, default_value: None, wanted: None, age_ms, whole: true };
+                let asked = Asked { flag_key: &flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: true };
                 let mut went = Ok(());
                 let mut take = |held: &Held, reply: Reply<'_>| {
                     if let Reply::Whole(answer) = reply {
