@@ -167,6 +167,8 @@ def over_rpc(dev, reference):
         retry_grace_period=1,
     )  # fmt: skip
     asker = Application("flagd", provider)
+    # A stream begins with the name of every flag: what an earlier one left in the cache may be old.
+    asker.until(ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, "stoppable")
     evaluates(asker)
     targets(asker, reference)
     for type_, flag, value, variant in KEPT:

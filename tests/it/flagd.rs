@@ -385,6 +385,7 @@ impl Events {
     async fn open(pod: &Pod) -> Self {
         let mut events = Self::begin(v2(pod).await).await;
         assert_eq!(events.next().await, ("provider_ready".to_owned(), Json::Null));
+        assert!(events.change().await.values().all(|kind| kind == "update"));
         events
     }
 
@@ -430,12 +431,26 @@ async fn a_stream_says_ready_at_once_and_then_which_flags_changed() {
 }
 
 #[tokio::test]
+async fn whoever_comes_again_is_told_of_every_flag_because_what_it_kept_may_be_old() {
+    let mut pod = Pod::start(FLAGS).await;
+    drop(Events::open(&pod).await);
+    pod.kill("greeting");
+    let mut again = Events::begin(v2(&pod).await).await;
+    assert_eq!(again.next().await.0, "provider_ready");
+    let named = again.change().await;
+    assert_eq!(named.get("greeting").map(String::as_str), Some("update"), "{named:?}");
+    assert!(named.contains_key("limit") && named.contains_key("new_checkout_flow"), "{named:?}");
+}
+
+#[tokio::test]
 async fn the_stream_is_the_same_under_every_name() {
     let mut pod = Pod::start(FLAGS).await;
     let mut one = v1(&pod).await.event_stream(v1::EventStreamRequest {}).await.unwrap().into_inner();
     let mut old = schema(&pod).await.event_stream(schema::EventStreamRequest {}).await.unwrap().into_inner();
     assert_eq!(soon(one.message()).await.unwrap().unwrap().r#type, "provider_ready");
     assert_eq!(soon(old.message()).await.unwrap().unwrap().r#type, "provider_ready");
+    assert_eq!(soon(one.message()).await.unwrap().unwrap().r#type, "configuration_change");
+    assert_eq!(soon(old.message()).await.unwrap().unwrap().r#type, "configuration_change");
     pod.kill("greeting");
     let expected = json!({ "flags": { "greeting": { "type": "update" } } });
     assert_eq!(read(soon(one.message()).await.unwrap().unwrap().data), expected);
@@ -449,7 +464,7 @@ async fn a_client_is_ready_when_there_is_a_state() {
     assert!(tokio::time::timeout(Duration::from_millis(200), events.0.message()).await.is_err(), "there is nothing to be ready for");
     pod.apply(FLAGS);
     assert_eq!(events.next().await.0, "provider_ready");
-    // The first state is none that a client must hear of.
+    assert!(events.change().await.contains_key("greeting"), "all of them, once");
     pod.apply(&flag("greeting", "b"));
     assert_eq!(events.change().await, told(&[("greeting", "update")]));
 }

@@ -2,6 +2,9 @@
 //!
 //! As a watch it is a cursor and not a queue. Everything that changed since the cursor is one event, and the next one comes a little later:
 //! there are clients that lose events when many come at once. A kill does not wait.
+//!
+//! A stream begins with one event that names every flag, which flagd has not: clients keep values from one stream to the next (Python's over a
+//! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -63,6 +66,8 @@ struct Events {
     asking: Asking,
     /// `None`: there was no state yet, and the client was not told that it may ask.
     cursor: Option<Cursor>,
+    /// The client was not told yet that what it kept from an earlier stream may be old.
+    owes_everything: bool,
     /// Of the bell, when the list had nothing more.
     heard: Option<u64>,
     /// Changes wait for their time.
@@ -84,6 +89,7 @@ impl Events {
             desk,
             asking,
             cursor: None,
+            owes_everything: true,
             heard: None,
             is_held_back: false,
             next_change: now,
@@ -107,6 +113,13 @@ impl Events {
             self.cursor = Some(replica.cursor());
             return Some(Event::Ready.frame());
         };
+        if self.asking.is_selected && std::mem::take(&mut self.owes_everything) {
+            let keys = replica.batch(|view| view.keys(""));
+            if !keys.is_empty() {
+                let flags: Vec<_> = keys.iter().map(|key| (&**key, false)).collect();
+                return Some(Event::Change(&flags).frame());
+            }
+        }
         let rung = Some(self.desk.bell.rung());
         if !self.asking.is_selected || self.heard == rung && !self.is_held_back {
             return None;
