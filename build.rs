@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 9] = [
     "yardarm/v1/evaluation.proto",
     "yardarm/v1/tracking.proto",
     "yardarm/v1/replication.proto",
     "yardarm/v1/evidence.proto",
     "yardarm/v1/admin.proto",
     "yardarm/v1/rollout.proto",
+    "flagd/evaluation/v1/evaluation.proto",
+    "flagd/evaluation/v2/evaluation.proto",
+    "flagd/schema/v1/schema.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

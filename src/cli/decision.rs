@@ -53,7 +53,7 @@ impl Decision {
             bucket: decision.bucket,
             revision: None,
             age_ms: None,
-            error_code: None,
+            error_code: decision.error().map(flag::ErrorCode::as_str),
             error: None,
         }
     }

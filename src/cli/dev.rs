@@ -71,7 +71,7 @@ pub fn declare(command: clap::Command) -> clap::Command {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ports")]
 struct Ports {
-    /// The usual ports are this plus 20, 21, 13 and 14; with 0 the system picks free ones
+    /// The usual ports are this plus 20, 21, 13, 14 and 16; with 0 the system picks free ones
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     port_base: u16,
     /// Of the control plane [default: 8020]
@@ -86,6 +86,17 @@ struct Ports {
     /// Of the first sidecar's management endpoints; each further pod adds 10 [default: 8014]
     #[arg(long, value_name = "PORT")]
     management_port: Option<u16>,
+    /// Of the first sidecar's OFREP; each further pod adds 10 [default: 8016]
+    #[arg(long, value_name = "PORT")]
+    ofrep_port: Option<u16>,
+}
+
+/// Where one sidecar is to listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PodPlace {
+    serve: SocketAddr,
+    management: SocketAddr,
+    ofrep: SocketAddr,
 }
 
 /// The ports that the parts of this process are to have, each with the part and the option that chose it.
@@ -122,11 +133,11 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     let news = fill(&running.ledger, &environment, document, &author).await?;
 
     let mut sidecars = Vec::new();
-    for (index, (listen, management)) in pod_ports.into_iter().enumerate() {
+    for (index, place) in pod_ports.into_iter().enumerate() {
         let pod = format!("dev-{}", index + 1);
-        let started = sidecar::start(pod_args(&pod, &data, running.grpc, &environment, listen, management, pods), shutdown.clone()).await;
-        let sidecar::Running { tcp, uds, management, .. } = started.map_err(unstartable)?;
-        sidecars.push(ready::Sidecar { pod: Some(pod), tcp, socket: uds, management });
+        let started = sidecar::start(pod_args(&pod, &data, running.grpc, &environment, place, pods), shutdown.clone()).await;
+        let sidecar::Running { tcp, uds, management, ofrep, .. } = started.map_err(unstartable)?;
+        sidecars.push(ready::Sidecar { pod: Some(pod), tcp, socket: uds, management, ofrep });
     }
     let are_warm = tokio::time::timeout(WARM_UP, warm(&sidecars)).await.is_ok();
 
@@ -193,15 +204,8 @@ async fn fill(ledger: &Arc<Ledger>, environment: &str, document: Option<String>,
     })
 }
 
-fn pod_args(
-    pod: &str,
-    data: &Path,
-    control: SocketAddr,
-    environment: &str,
-    listen: SocketAddr,
-    management: SocketAddr,
-    pods: u16,
-) -> sidecar::Args {
+fn pod_args(pod: &str, data: &Path, control: SocketAddr, environment: &str, place: PodPlace, pods: u16) -> sidecar::Args {
+    let PodPlace { serve: listen, management, ofrep } = place;
     // The same people have the same names in the log of every pod.
     let salt_file = Some(data.join(decisions::SALT_FILE));
     let decisions = decisions::Args { dir: Some(data.join("decisions").join(pod)), salt_file, ..decisions::Args::default() };
@@ -216,7 +220,15 @@ fn pod_args(
             node: String::new(),
         },
         // Many pods on one machine share its cores.
-        serve: sidecar::Serve { listen, socket, management, threads: (pods > 1).then_some(1), decisions, ..sidecar::Serve::default() },
+        serve: sidecar::Serve {
+            listen,
+            socket,
+            management,
+            ofrep: sidecar::Listen(Some(ofrep)),
+            threads: (pods > 1).then_some(1),
+            decisions,
+            ..sidecar::Serve::default()
+        },
     }
 }
 
@@ -248,10 +260,11 @@ fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>,
     out.line(format!("{}: environment {environment}, store in {}, {news}", "yardarm dev".bold(), control.data.display()))?;
     let webhooks = control.webhooks.map(|address| format!("  webhooks http://{address}")).unwrap_or_default();
     out.line(format!("  control plane  http://{}{webhooks}", control.grpc))?;
-    for ready::Sidecar { pod, tcp, socket, management } in sidecars {
+    for ready::Sidecar { pod, tcp, socket, management, ofrep } in sidecars {
         let pod = pod.as_deref().unwrap_or_default();
         let socket = socket.as_ref().map(|path| format!("  unix:{}", path.display())).unwrap_or_default();
-        out.line(format!("  pod {pod:<9}  {tcp}{socket}  management http://{management}"))?;
+        let ofrep = ofrep.map(|address| format!("  ofrep http://{address}")).unwrap_or_default();
+        out.line(format!("  pod {pod:<9}  {tcp}{socket}  management http://{management}{ofrep}"))?;
     }
     if !are_warm {
         out.note("the sidecars are still fetching their flags".yellow());
@@ -302,14 +315,18 @@ impl Ports {
         given.give(self.webhooks_port.or_else(|| self.usual(21)), "webhooks".to_owned(), "--webhooks-port")
     }
 
-    /// Of the sidecar and of its management endpoints. `pod` counts from 0.
-    fn pod(&self, pod: u16, given: &mut Given) -> Result<(SocketAddr, SocketAddr), Failure> {
-        let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
-        let serve = self.sidecar_port.or_else(|| self.usual(13)).and_then(further);
-        let serve = given.give(serve, format!("pod {}", pod + 1), "--sidecar-port")?;
-        let management = self.management_port.or_else(|| self.usual(14)).and_then(further);
-        let management = given.give(management, format!("the management endpoints of pod {}", pod + 1), "--management-port")?;
-        Ok((serve, management))
+    /// `pod` counts from 0.
+    fn pod(&self, pod: u16, given: &mut Given) -> Result<PodPlace, Failure> {
+        let Self { sidecar_port, management_port, ofrep_port, .. } = *self;
+        let mut give = |chosen: Option<u16>, offset, what: &str, option| {
+            let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
+            given.give(chosen.or_else(|| self.usual(offset)).and_then(further), format!("{what}pod {}", pod + 1), option)
+        };
+        Ok(PodPlace {
+            serve: give(sidecar_port, 13, "", "--sidecar-port")?,
+            management: give(management_port, 14, "the management endpoints of ", "--management-port")?,
+            ofrep: give(ofrep_port, 16, "OFREP of ", "--ofrep-port")?,
+        })
     }
 
     fn usual(&self, offset: u16) -> Option<u16> {
@@ -349,7 +366,7 @@ mod tests {
     use super::*;
 
     fn ports(port_base: u16) -> Ports {
-        Ports { port_base, control_port: None, webhooks_port: None, sidecar_port: None, management_port: None }
+        Ports { port_base, control_port: None, webhooks_port: None, sidecar_port: None, management_port: None, ofrep_port: None }
     }
 
     #[test]
@@ -357,7 +374,17 @@ mod tests {
         let given = &mut Given::default();
         assert_eq!(ports(0).control(given).map(|address| address.port()), Ok(0));
         for pod in [0, 3] {
-            assert_eq!(ports(0).pod(pod, given).map(|(serve, management)| (serve.port(), management.port())), Ok((0, 0)));
+            let place = ports(0).pod(pod, given).unwrap();
+            assert_eq!([place.serve, place.management, place.ofrep].map(|address| address.port()), [0; 3]);
+        }
+    }
+
+    #[test]
+    fn each_further_pod_listens_ten_ports_further() {
+        let given = &mut Given::default();
+        for (pod, expected) in [(0, [8013, 8014, 8016]), (1, [8023, 8024, 8026])] {
+            let place = ports(8000).pod(pod, given).unwrap();
+            assert_eq!([place.serve, place.management, place.ofrep].map(|address| address.port()), expected);
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Sidecar {
     pub tcp: SocketAddr,
     pub socket: Option<PathBuf>,
     pub management: SocketAddr,
+    /// `null`: nowhere.
+    pub ofrep: Option<SocketAddr>,
 }
 
 /// Removes the file when it goes: addresses of a process that has ended mislead.

@@ -6,6 +6,7 @@ use super::connect::{Admin, ControlPlane};
 use super::decision::Decision;
 use super::exit::Failure;
 use super::status;
+use crate::clock::{Clock as _, SystemClock};
 use crate::flag::{CompiledFlag, Context, Explanation, Flag, Lookup, Problems, Reason, Segment, Segments, compile};
 use crate::wire::v1;
 
@@ -80,5 +81,9 @@ impl Lookup for Flags {
 
     fn age_ms(&self) -> u64 {
         self.age_ms
+    }
+
+    fn unix_s(&self) -> i64 {
+        SystemClock::new().now_us().div_euclid(1_000_000)
     }
 }

@@ -78,10 +78,13 @@ pub fn sidecar(args: SidecarArgs, out: &mut Out) -> Outcome {
         owned.end_with_owner(&shutdown)?;
         let (pod, environment, upstream) =
             (sidecar.upstream.pod.clone(), sidecar.upstream.environment.clone(), sidecar.upstream.control.clone());
-        let sidecar::Running { tcp, uds, management, .. } = sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
-        let addresses = Addresses::here(Some(environment), None, vec![ready::Sidecar { pod, tcp, socket: uds, management }]);
+        let sidecar::Running { tcp, uds, management, ofrep, .. } = sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
+        let addresses = Addresses::here(Some(environment), None, vec![ready::Sidecar { pod, tcp, socket: uds, management, ofrep }]);
         let _announced = ready.announce(&addresses)?;
-        out.answer(&addresses, |out, _| out.line(format!("sidecar on {tcp}, management on http://{management}, follows {upstream}")))?;
+        let ofrep = ofrep.map(|address| format!(", OFREP on http://{address}")).unwrap_or_default();
+        out.answer(&addresses, |out, _| {
+            out.line(format!("sidecar on {tcp}, management on http://{management}{ofrep}, follows {upstream}"))
+        })?;
         end(&shutdown).await
     })
 }

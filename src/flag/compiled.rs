@@ -10,6 +10,7 @@ use super::bucket::Salt;
 use super::condition::{Conditions, NameSpan, Operator, Span};
 use super::decision::Variant;
 use super::keys::KeySet;
+use super::logic::Program;
 use super::measured::Measured;
 use super::ranges::Range;
 use super::value::{Value, ValueType};
@@ -26,7 +27,7 @@ pub(super) struct Compiled {
     pub(super) key: Box<str>,
     pub(super) kind: ValueType,
     pub(super) is_disabled: bool,
-    /// No rules, targets, prerequisites or limit of age: everybody gets the same for ever, for no reason of their own.
+    /// A default, and no rules, targeting, targets, prerequisites or limit of age: everybody gets the same for ever, for no reason of their own.
     pub(super) is_static: bool,
     pub(super) variants: Box<[Variant]>,
     pub(super) off_variant: Option<u16>,
@@ -37,7 +38,10 @@ pub(super) struct Compiled {
     pub(super) prerequisites: Box<[Prerequisite]>,
     pub(super) targets: Option<Box<Targets>>,
     pub(super) rules: Box<[Rule]>,
+    /// Instead of rules.
+    pub(super) targeting: Option<Box<Program>>,
     pub(super) default: Outcome,
+    pub(super) default_variant: Option<u16>,
     /// Of all rules, one after the other.
     pub(super) conditions: Conditions,
     /// `None`: nothing is measured, and nobody has to note who was served.
@@ -216,16 +220,17 @@ impl CompiledFlag {
     }
 
     /// False when everybody gets the same answer, so that it can be encoded once: a killed or disabled flag, or one without targets,
-    /// splits and conditions. A flag with prerequisites depends on other flags, one that limits
+    /// splits, conditions and targeting that reads something. A flag with prerequisites depends on other flags, one that limits
     /// its age on the time, and both count as flags that read the context.
     pub fn reads_context(&self) -> bool {
-        let Compiled { is_disabled, staleness, prerequisites, targets, rules, default, .. } = &*self.shared;
+        let Compiled { is_disabled, staleness, prerequisites, targets, rules, targeting, default, .. } = &*self.shared;
         if self.is_killed || *is_disabled {
             return false;
         }
         let first = rules.first();
         let asks = first.is_some_and(|rule| rule.conditions_end > 0);
         let outcome = first.map_or(default, |rule| &rule.outcome);
+        let asks = asks || targeting.as_ref().is_some_and(|targeting| targeting.reads_context());
         staleness.is_some() || !prerequisites.is_empty() || targets.is_some() || asks || matches!(outcome, Outcome::Split(_))
     }
 

@@ -32,6 +32,9 @@ pub trait Attributes {
 
     /// Whether `test` holds for any element of the list at `path`; false when there is no list there.
     fn any_element(&self, path: &str, test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool;
+
+    /// What is at `path`, as JSON: for `targeting` that goes through a list or an object. The empty path: every attribute, as an object.
+    fn json(&self, path: &str) -> Option<Json>;
 }
 
 /// The name under which conditions and splits read the targeting key.
@@ -136,6 +139,13 @@ impl Attributes for Context {
         match self.find(path) {
             Some(Json::Array(elements)) => elements.iter().any(|element| test(attribute_of(element))),
             _ => false,
+        }
+    }
+
+    fn json(&self, path: &str) -> Option<Json> {
+        match path {
+            "" => Some(Json::Object(self.attributes.clone())),
+            path => self.find(path).cloned(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The order of evaluation, exactly: killed, disabled, stale, prerequisites, targets, rules, default. Total, and without an allocation.
+//! The order of evaluation, exactly: killed, disabled, stale, prerequisites, targets, rules or targeting, default. Total, and without an
+//! allocation.
 
 use super::bucket::bucket_of;
 use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Split};
@@ -6,6 +7,7 @@ use super::condition::read;
 use super::context::{Attribute, Attributes};
 use super::decision::{Decision, Reason};
 use super::limits;
+use super::logic::{Found, Spent};
 
 /// Other flags of the same state, for prerequisites, and how old the state is.
 pub trait Lookup {
@@ -13,6 +15,11 @@ pub trait Lookup {
 
     /// Milliseconds since the last proof that the state is the newest. Only a flag that limits its age asks.
     fn age_ms(&self) -> u64 {
+        0
+    }
+
+    /// Unix time in seconds. Only `targeting` that reads `$flagd.timestamp` asks.
+    fn unix_s(&self) -> i64 {
         0
     }
 }
@@ -56,6 +63,9 @@ impl Bounds {
     }
 }
 
+/// The one rule of a flag that has `targeting`, by which decisions tell it from individual targets.
+const TARGETING: Option<&str> = Some("targeting");
+
 impl CompiledFlag {
     pub fn decide<A: Attributes + ?Sized>(&self, context: &A, flags: &dyn Lookup) -> Decision<'_> {
         self.decide_within(context, flags, &mut Bounds::new())
@@ -87,6 +97,14 @@ impl CompiledFlag {
                 return self.outcome(&rule.outcome, Reason::TargetingMatch, Some(name), context);
             }
             start = rule.conditions_end;
+        }
+        match flag.targeting.as_ref().map(|targeting| targeting.variant(&flag.key, &flag.variants, context, flags)) {
+            Some(Ok(Found::Variant(variant))) => return self.plain(Some(variant), Reason::TargetingMatch, TARGETING),
+            // A name that the flag does not have is no reason to serve somebody anything of it (flagd.md 2.2: GENERAL).
+            Some(Ok(Found::NoVariant)) => return self.plain(None, Reason::Error, TARGETING),
+            // The default variant all the same, which is where a rule that does not fit leads; a split would hide the error.
+            Some(Err(Spent)) => return self.plain(flag.default_variant, Reason::Error, TARGETING),
+            Some(Ok(Found::Nothing)) | None => {}
         }
         let reason = if flag.is_static { Reason::Static } else { Reason::Default };
         self.outcome(&flag.default, reason, None, context)

@@ -38,7 +38,8 @@ pub struct Variant {
 /// The answer for one context, borrowed from the flag that gave it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Decision<'f> {
-    /// `None`: the caller's default. Only a disabled flag, or one whose prerequisite failed, without an off variant answers so.
+    /// `None`: the caller's default. A disabled flag, or one whose prerequisite failed, without an off variant answers so, a flag without a
+    /// default, and one whose `targeting` gave something else than the name of a variant.
     pub variant: Option<&'f Variant>,
     pub reason: Reason,
     /// Name of the rule that decided.
@@ -47,6 +48,14 @@ pub struct Decision<'f> {
     pub bucket: Option<u32>,
     /// The split had no key to bucket by and served its baseline.
     pub key_missing: bool,
+}
+
+impl Decision<'_> {
+    /// What is wrong when the reason is [`Reason::Error`]: `targeting` gave something else than the name of a variant, or took more steps than
+    /// one evaluation has; in that case there is a variant all the same.
+    pub fn error(&self) -> Option<ErrorCode> {
+        (self.reason == Reason::Error).then_some(ErrorCode::General)
+    }
 }
 
 impl Reason {

@@ -16,7 +16,7 @@ pub struct Document {
     pub segments: BTreeMap<String, Segment>,
     /// flagd's: strings, numbers and booleans about the set. `flagSetId` is its identity there.
     pub metadata: Metadata,
-    /// flagd's `$evaluators`: fragments for `targeting`. Kept, and used by nothing as long as `targeting` is refused.
+    /// flagd's `$evaluators`: fragments for `targeting`. Kept as they are; where a flag refers to one, it has been written out.
     pub evaluators: serde_json::Map<String, Json>,
 }
 
@@ -47,8 +47,12 @@ pub struct Flag {
     pub prerequisites: Vec<Prerequisite>,
     pub targets: Vec<Target>,
     pub rules: Vec<Rule>,
-    /// flagd's JsonLogic. Read so that [`super::compile`] can say that it is not supported yet; `{}` is none.
+    /// flagd's JsonLogic, instead of rules; its references to `$evaluators` written out. `{}` is none, but `null` is a rule that gives nothing,
+    /// as in flagd: the reason is then `DEFAULT`.
     pub targeting: Option<Json>,
+    /// Of `fractional` in `targeting`. A key of its own, because no metadata may change whom a flag serves; and of the flag, not of a process, so
+    /// that no upgrade deals anybody anew.
+    pub fractional_version: FractionalVersion,
     /// What is measured of the flag, by name.
     pub metrics: BTreeMap<String, Metric>,
     /// Bounds that kill the flag by themselves.
@@ -117,6 +121,16 @@ pub struct Rule {
 pub enum Serve {
     Variant(String),
     Split(Split),
+}
+
+/// The arithmetic of flagd's `fractional`, which was changed twice (flagd.md 2.3): what it hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FractionalVersion {
+    /// A text, or the key of the flag and the targeting key as one. flagd 0.15 and 0.16.
+    V2,
+    /// Canonical CBOR of any value.
+    #[default]
+    V3,
 }
 
 /// Shares of traffic by variant. How people are dealt is told in `ranges`; how a bucket is computed, in `bucket`.
@@ -260,6 +274,17 @@ impl Kind {
     }
 }
 
+impl FractionalVersion {
+    pub const ALL: [Self; 2] = [Self::V2, Self::V3];
+
+    pub fn number(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+}
+
 impl Hash {
     pub const ALL: [Self; 1] = [Self::Metro];
 
@@ -271,6 +296,10 @@ impl Hash {
 }
 
 impl Flag {
+    pub(super) fn has_default(&self) -> bool {
+        self.default_variant.is_some() || self.default_split.is_some()
+    }
+
     /// The name of the variant that a kill serves: `killVariant`, else `offVariant`, else the variant whose value is false, else the default.
     pub fn served_by_a_kill(&self) -> Option<&str> {
         let is_false = |value: &Value| *value == Value::Bool(false);

@@ -12,6 +12,8 @@ use super::context::{Attribute, Attributes, Name, TARGETING_KEY};
 use super::decide::{Bounds, Lookup};
 use super::decision::{Decision, Reason};
 use super::describe::{attribute_in_words, condition_in_words, span_in_words};
+use super::limits;
+use super::logic::Spent;
 
 /// Why a flag answers a context as it does.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -30,7 +32,7 @@ pub struct Explanation {
     pub steps: Vec<Step>,
 }
 
-/// One of the things that are looked at in turn: the kill, the state, prerequisites, targets, each rule, the default.
+/// One of the things that are looked at in turn: the kill, the state, prerequisites, targets, each rule or the targeting, the default.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
@@ -129,6 +131,22 @@ impl CompiledFlag {
             let decides = conditions.iter().all(|asked| asked.holds);
             let outcome = if decides { self.outcome_in_words(&rule.outcome, context) } else { "does not apply".to_owned() };
             steps.push(Step { name: format!("rule {}", flag.conditions.text(rule.name)), decides, outcome, conditions });
+            if decides {
+                return steps;
+            }
+        }
+        if let Some(targeting) = flag.targeting.as_deref() {
+            let gave = targeting.result_in_words(&flag.key, context, flags);
+            let read: Vec<String> = targeting.reads().map(|name| format!("{} {}", name.as_str(), found_in_words(name, context))).collect();
+            let from = if read.is_empty() { String::new() } else { format!(" ({})", read.join(", ")) };
+            let decides = matches!(decision.reason, Reason::TargetingMatch | Reason::Error);
+            let outcome = match gave {
+                Ok(gave) if !decides => format!("gave {gave}{from}"),
+                Ok(gave) if decision.reason == Reason::Error => format!("gave {gave}{from}, which is no variant: {}", served()),
+                Ok(gave) => format!("gave {gave}{from}: {}", served()),
+                Err(Spent) => format!("takes more than {} steps{from}: {}", limits::TARGETING_STEPS, served()),
+            };
+            steps.push(Step { name: "targeting".to_owned(), decides, outcome, conditions: Vec::new() });
             if decides {
                 return steps;
             }

@@ -41,6 +41,15 @@ pub const NESTING: usize = 16;
 /// Flags that one decision may ask for its prerequisites, counted each time that one is asked.
 pub const PREREQUISITE_DECISIONS: u32 = 1_000;
 
+/// Levels of objects and lists of `targeting`; one operator has two.
+pub const TARGETING_NESTING: usize = 64;
+/// Operators and operands of one `targeting`; a list without an operator in it is one operand.
+pub const TARGETING_OPERATIONS: usize = 2_000;
+/// Levels of operators over lists (`map`, `filter`, `reduce`, `all`, `some`, `none`) within one another.
+pub const TARGETING_ITERATIONS: usize = 2;
+/// Steps of one evaluation of `targeting`: an operation, an operand, an element of a list that is gone through, 64 bytes of a text that is read.
+pub const TARGETING_STEPS: usize = 10_000;
+
 /// Templates of one document.
 pub const TEMPLATES: usize = 100;
 /// About what one template takes when it is read, in bytes.

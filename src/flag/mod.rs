@@ -8,6 +8,7 @@
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
 //! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `logic`: flagd's `targeting`, which a flag may have instead of rules.
 //! - `plan`: a rollout as people write it, and what is measured of it.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `state`: an environment as it is stored and replicated, and its digest.
@@ -27,6 +28,7 @@ mod explain;
 mod keys;
 pub mod limits;
 mod lines;
+mod logic;
 mod measured;
 mod metro;
 mod node;
@@ -52,8 +54,8 @@ pub use context::{Attribute, Attributes, Context, Name, TARGETING_KEY, Tag};
 pub use decide::{Lookup, NoFlags, NoFlagsAt};
 pub use decision::{Decision, ErrorCode, Reason, Variant};
 pub use document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
-    Serve, Split, Target, Test, Weight,
+    Condition, Document, Flag, FlagState, FractionalVersion, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule,
+    Scalar, Segment, Serve, Split, Target, Test, Weight,
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};

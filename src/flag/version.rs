@@ -67,6 +67,24 @@ impl<'t> Version<'t> {
     }
 }
 
+impl Version<'_> {
+    /// flagd's `sem_ver` (flagd.md 2.2): `^` is the same major version, `~` the same major and minor. `None`: no operator of it.
+    pub(super) fn holds(self, operator: &str, other: Version<'_>) -> Option<bool> {
+        let ordering = precedence(self, other);
+        Some(match operator {
+            "=" => ordering.is_eq(),
+            "!=" => ordering.is_ne(),
+            "<" => ordering.is_lt(),
+            "<=" => ordering.is_le(),
+            ">" => ordering.is_gt(),
+            ">=" => ordering.is_ge(),
+            "^" => self.numbers[0] == other.numbers[0],
+            "~" => self.numbers[..2] == other.numbers[..2],
+            _ => return None,
+        })
+    }
+}
+
 /// Three numbers of up to nine digits, which nearly all versions are; `None`: it has to be looked at more closely.
 #[inline]
 fn plain(text: &[u8]) -> Option<[u64; 3]> {

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json};
 
 use super::document::{
-    Condition, Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule, Scalar, Segment,
-    Serve, Split, Target, Test, Weight,
+    Condition, Document, Flag, FlagState, FractionalVersion, Hash, Kind, Lifetime, MaxStaleness, Metadata, Operator, Prerequisite, Rule,
+    Scalar, Segment, Serve, Split, Target, Test, Weight,
 };
 use super::value::number_to_json;
 
@@ -45,6 +45,7 @@ impl Flag {
             targets,
             rules,
             targeting,
+            fractional_version,
             metrics,
             guard,
             rollout,
@@ -67,6 +68,10 @@ impl Flag {
             .put_some("targets", list(targets, target))
             .put_some("rules", list(rules, rule))
             .put_some("targeting", targeting.clone())
+            .put_some(
+                "fractionalVersion",
+                (*fractional_version != FractionalVersion::default()).then(|| fractional_version.number().into()),
+            )
             .put_some("metrics", map(metrics, plan::metric))
             .put_some("guard", list(guard, plan::guard))
             .put_some("rollout", rollout.as_ref().map(plan::plan))

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Micros};
 use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64};
-use crate::wire::evaluation::encode_value;
+use crate::wire::evaluation::{encode_value, flagd};
 use crate::wire::trip::Trip;
 
 use super::changes::{ChangeList, Changes, Cursor};
@@ -37,6 +37,8 @@ pub struct Held {
     pub(super) objects: Option<Arc<[Bytes]>>,
     /// See [`Held::number`].
     number: u64,
+    /// See [`Held::flagd`].
+    flagd: OnceLock<Arc<flagd::Definition>>,
 }
 
 /// The next [`Held::number`].
@@ -46,7 +48,8 @@ impl Held {
     pub(super) fn new(flag: CompiledFlag, revision: Revision, definition: Bytes, base_revision: Revision) -> Self {
         let objects =
             (flag.kind() == ValueType::Object).then(|| flag.variants().iter().map(|variant| encode_value(&variant.value)).collect());
-        Self { flag, revision, definition, base_revision, objects, number: NEXT.fetch_add(1, Ordering::Relaxed) }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { flag, revision, definition, base_revision, objects, number, flagd: OnceLock::new() }
     }
 
     /// The same flag with another kill.
@@ -62,6 +65,11 @@ impl Held {
     /// Revision of the last change of the flag or of a segment that it reads: what is measured belongs to it, whatever kills came since.
     pub fn base_revision(&self) -> Revision {
         self.base_revision
+    }
+
+    /// What the definition says to flagd's clients alone, read when the first of them asks.
+    pub fn flagd(&self) -> &Arc<flagd::Definition> {
+        self.flagd.get_or_init(|| Arc::new(flagd::Definition::of(&self.definition)))
     }
 
     /// Of a flag of objects: the value of each variant, in the order of their names, encoded once for every answer.
@@ -222,6 +230,11 @@ impl Replica {
         u64::try_from(self.age().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.0.clock.now_us().div_euclid(1_000_000)
+    }
+
     /// When that proof came: Unix time in microseconds.
     pub fn fresh_us(&self) -> Micros {
         self.0.fresh_us.load(Ordering::Relaxed)
@@ -281,6 +294,11 @@ impl View<'_> {
     pub fn lookup(&self) -> Lookups<'_> {
         self.replica.lookup()
     }
+
+    /// Now, in seconds.
+    pub fn unix_s(&self) -> i64 {
+        self.replica.unix_s()
+    }
 }
 
 /// Flags by key, each cloned out of its guard.
@@ -294,5 +312,9 @@ impl Lookup for Lookups<'_> {
 
     fn age_ms(&self) -> u64 {
         self.0.age_ms()
+    }
+
+    fn unix_s(&self) -> i64 {
+        self.0.unix_s()
     }
 }

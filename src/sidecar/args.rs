@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::telemetry::decisions;
 
@@ -61,6 +62,10 @@ pub struct Serve {
     #[arg(long, env = "YARDARM_MANAGEMENT", value_name = "ADDRESS", default_value = "127.0.0.1:8014")]
     pub management: SocketAddr,
 
+    /// Where OpenFeature's remote evaluation protocol (OFREP) is served over HTTP; empty: nowhere
+    #[arg(long, env = "YARDARM_OFREP", value_name = "ADDRESS", default_value = "127.0.0.1:8016")]
+    pub ofrep: Listen,
+
     /// Threads that answer; one for each core that is granted when it is not set
     #[arg(long, env = "YARDARM_THREADS", value_name = "THREADS")]
     pub threads: Option<usize>,
@@ -75,6 +80,10 @@ pub struct Serve {
     #[command(flatten)]
     pub decisions: decisions::Args,
 }
+
+/// An address to listen on, or none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Listen(pub Option<SocketAddr>);
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Limits {
@@ -100,6 +109,20 @@ pub struct Limits {
     pub keep_alive_ms: u64,
 }
 
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => Ok(Self(None)),
+            address => address
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| format!("`{address}` is no address; expected IP:PORT, as 127.0.0.1:8016, or nothing for nowhere")),
+        }
+    }
+}
+
 impl Default for Serve {
     /// As on the command line, but on ports that the system picks.
     fn default() -> Self {
@@ -107,6 +130,7 @@ impl Default for Serve {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             socket: None,
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
+            ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
             threads: None,
             reflection: true,
             limits: Limits::default(),

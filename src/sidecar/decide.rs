@@ -2,13 +2,15 @@
 //! that nothing of the flag is copied, not even its reference count is touched.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, NoFlagsAt, Reason, Revision, Value, ValueType, Variant};
-use crate::replica::{Held, View};
+use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, Reason, Revision, Value, ValueType, Variant};
+use crate::replica::{Held, Replica, View};
 use crate::telemetry::evaluation::Outcome;
+use crate::wire::evaluation::flagd::Definition;
 use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
 
 use super::grpc::not_ready;
@@ -17,7 +19,7 @@ use super::prepared;
 use super::tally::Batch;
 
 /// What gRPC clients take by default; a batch that is larger has to be narrowed.
-const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 
 /// What one flag is asked.
 #[derive(Clone, Copy)]
@@ -27,6 +29,8 @@ pub(super) struct Asked<'q, 'c> {
     default_value: Option<&'q [u8]>,
     wanted: Option<ValueType>,
     age_ms: u64,
+    /// For the time, which hardly any flag asks for.
+    replica: &'q Replica,
     /// Somebody looks into the answer before it goes out.
     whole: bool,
 }
@@ -43,7 +47,7 @@ impl Desk {
         mut take: impl FnMut(Reply<'_>),
     ) {
         let Question { flag_key, context, default_value, wanted } = question;
-        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, whole };
+        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, replica: &self.pod.replica, whole };
         let replica = &self.pod.replica;
         let depends = replica.with(flag_key, |held| match held {
             // Its prerequisites are looked up in the same map, which must not happen under the guard.
@@ -83,7 +87,7 @@ impl Desk {
             let named = selector.keys.iter().copied().filter(|key| selector.prefix.is_empty() || key.starts_with(selector.prefix));
             let mut out = BatchAnswer::new(view.position(), selector.keys.len().max(all.len()));
             for flag_key in named.chain(all.iter().map(|key| &**key)) {
-                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, whole: false };
+                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: false };
                 let mut take = |reply: Reply<'_>| out.push(reply);
                 let depends = view.with(flag_key, |held| match held {
                     Some(held) if selector.tags.iter().all(|tag| held.flag.has_tag(tag)) => {
@@ -113,6 +117,77 @@ impl Desk {
         Ok(answer)
     }
 
+    /// Answers one question of an OpenFeature SDK; it counts as any other does. `None` only if nothing was answered, which is a bug.
+    pub(super) fn answer_sdk<R>(
+        &self,
+        question: &Question<'_>,
+        is_inspection: bool,
+        mut say: impl FnMut(&Answer<'_>, &Definition) -> R,
+    ) -> Option<R> {
+        // Before the flag is decided: under the guard of the map nothing else may be looked up.
+        let definition = self.pod.replica.with(question.flag_key, |held| held.map(|held| Arc::clone(held.flagd()))).unwrap_or_default();
+        let mut counts = self.tally.batch();
+        if is_inspection {
+            counts.mute();
+        }
+        let mut said = None;
+        self.answer(question, self.pod.age_ms(), true, &mut counts, |reply| {
+            if let Reply::Whole(answer) = reply {
+                said = Some(say(answer, &definition));
+            }
+        });
+        counts.count();
+        said
+    }
+
+    /// Every flag, decided in one state and given to `take`. When a change came between, what it took is thrown away and taken again.
+    pub(super) fn answer_all<T>(
+        &self,
+        context: &Context<'_>,
+        is_inspection: bool,
+        begin: impl Fn() -> T,
+        mut take: impl FnMut(&mut T, &Held, &Answer<'_>) -> Result<(), Status>,
+    ) -> Result<T, Status> {
+        let replica = &self.pod.replica;
+        if !replica.is_usable() {
+            // An empty answer would say that there are no flags.
+            return Err(not_ready());
+        }
+        let age_ms = self.pod.age_ms();
+        let mut counts = self.tally.batch();
+        if is_inspection {
+            counts.mute();
+        }
+        let taken = replica.batch(|view| {
+            counts.forget();
+            let mut all = begin();
+            for flag_key in view.keys("") {
+                let asked = Asked { flag_key: &flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: true };
+                let mut went = Ok(());
+                let mut take = |held: &Held, reply: Reply<'_>| {
+                    if let Reply::Whole(answer) = reply {
+                        went = take(&mut all, held, answer);
+                    }
+                };
+                let depends = view.with(&flag_key, |held| match held {
+                    Some(held) if held.flag.has_prerequisites() => true,
+                    Some(held) => {
+                        asked.decide(held, &mut counts, |reply| take(held, reply));
+                        false
+                    }
+                    None => false,
+                });
+                if depends && let Some(family) = Family::of(&flag_key, view, age_ms) {
+                    asked.decide_family(&family, &mut counts, |reply| take(&family.flag, reply));
+                }
+                went?;
+            }
+            Ok::<T, Status>(all)
+        })?;
+        counts.count();
+        Ok(taken)
+    }
+
     /// For the span of a sampled call.
     pub(super) fn outcome<'a>(&'a self, question: &'a Question<'_>, answer: &Answer<'a>) -> Outcome<'a> {
         Outcome {
@@ -134,11 +209,12 @@ impl Pod {
 
     /// A decision for a watcher, outside of any guard; it is no evaluation that anybody asked for, and is not counted.
     pub(super) fn decide_for_watch(&self, flag: &CompiledFlag, revision: Revision, context: &Context<'_>, take: impl FnOnce(&Answer<'_>)) {
-        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms: self.age_ms(), whole: true };
+        let (age_ms, replica) = (self.age_ms(), &self.replica);
+        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms, replica, whole: true };
         let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view, asked.age_ms)) } else { None };
         match family {
             Some(family) => asked.whole(&family.flag.flag, family.flag.objects(), family.flag.revision, &family.decision(context), take),
-            None => asked.whole(flag, None, revision, &flag.decide(context, &NoFlagsAt { age_ms: asked.age_ms }), take),
+            None => asked.whole(flag, None, revision, &flag.decide(context, &asked), take),
         }
     }
 }
@@ -149,12 +225,13 @@ struct Family {
     flag: Held,
     prerequisites: Vec<CompiledFlag>,
     age_ms: u64,
+    unix_s: i64,
 }
 
 impl Family {
     fn of(flag_key: &str, view: &View<'_>, age_ms: u64) -> Option<Self> {
         let flag = view.with(flag_key, |held| held.cloned())?;
-        let mut family = Self { flag: flag.clone(), prerequisites: Vec::new(), age_ms };
+        let mut family = Self { flag: flag.clone(), prerequisites: Vec::new(), age_ms, unix_s: view.unix_s() };
         family.gather(&flag.flag, view);
         Some(family)
     }
@@ -188,6 +265,25 @@ impl Lookup for Family {
     fn age_ms(&self) -> u64 {
         self.age_ms
     }
+
+    fn unix_s(&self) -> i64 {
+        self.unix_s
+    }
+}
+
+/// Of a flag without prerequisites.
+impl Lookup for Asked<'_, '_> {
+    fn flag(&self, _key: &str) -> Option<CompiledFlag> {
+        None
+    }
+
+    fn age_ms(&self) -> u64 {
+        self.age_ms
+    }
+
+    fn unix_s(&self) -> i64 {
+        self.replica.unix_s()
+    }
 }
 
 impl Asked<'_, '_> {
@@ -197,13 +293,13 @@ impl Asked<'_, '_> {
         if let Some(wanted) = self.wanted_in_vain(&held.flag) {
             return self.mismatch(wanted, held, counts, take);
         }
-        let decision = held.flag.decide(self.context, &NoFlagsAt { age_ms: self.age_ms });
+        let decision = held.flag.decide(self.context, self);
         counts.note(|| self.seen(&held.flag, held.revision, &decision));
         if held.flag.measured().is_some() {
             counts.exposed(held, &decision, self.context.targeting_key());
         }
         // The caller's default and the words about a missing key are not the flag's own.
-        if !self.whole && decision.variant.is_some() && !decision.key_missing {
+        if !self.whole && decision.variant.is_some() && !decision.key_missing && decision.error().is_none() {
             let prepared = counts.prepared(held, &decision, || {
                 let mut constant = None;
                 self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| {
@@ -261,8 +357,17 @@ impl Asked<'_, '_> {
             bucket: decision.bucket,
             revision,
             age_ms: self.age_ms,
-            error: None,
-            message: if decision.key_missing { "the attribute to bucket by is absent: the baseline is served" } else { "" },
+            error: decision.error(),
+            message: match decision {
+                Decision { key_missing: true, .. } => "the attribute to bucket by is absent: the baseline is served",
+                Decision { reason: Reason::Error, variant: None, .. } => {
+                    "the flag's targeting gave something else than the name of a variant"
+                }
+                Decision { reason: Reason::Error, .. } => {
+                    "the flag's targeting takes too many steps for this context: the default is served"
+                }
+                _ => "",
+            },
         });
     }
 

@@ -18,6 +18,7 @@ use crate::lifecycle::{Readiness, Shutdown};
 use crate::wire;
 
 use super::evidence::{self, Evidence};
+use super::pod::Sdk;
 use super::route::{Generated, Others};
 
 const EVALUATION: &str = "yardarm.v1.Evaluation";
@@ -59,6 +60,9 @@ fn descriptors() -> Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name(EVALUATION)
         .with_service_name("yardarm.v1.Tracking")
+        .with_service_name(Sdk::FlagdV2.name())
+        .with_service_name(Sdk::FlagdV1.name())
+        .with_service_name(Sdk::FlagdSchema.name())
         .with_service_name("grpc.health.v1.Health")
 }
 

@@ -18,7 +18,7 @@ use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
 use crate::telemetry::decisions::{Counts, Lost};
 
 use super::evidence::Stats;
-use super::pod::{Desk, Pod};
+use super::pod::{Desk, Pod, Sdk};
 use super::tally;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,6 +76,12 @@ impl Collector for Scrape {
         counter(encoder, "refused_watchers", "Watches refused because the limit was reached", watchers.refused())?;
         let lagged = lagged_watchers.load(Ordering::Relaxed);
         counter(encoder, "lagged_watchers", "Watches that fell so far behind that they started again from a snapshot", lagged)?;
+        let help = "Requests of OpenFeature SDKs by the service that they asked";
+        let mut family = encoder.encode_descriptor("sdk_requests", help, None, MetricType::Counter)?;
+        for sdk in Sdk::ALL {
+            let count = self.desks.iter().map(|desk| desk.sdk_requests.of(sdk)).sum::<u64>();
+            ConstCounter::new(count).encode(family.encode_family(&[("service", sdk.name())])?)?;
+        }
         self.encode_evaluations(encoder)
     }
 }

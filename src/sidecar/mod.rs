@@ -1,9 +1,9 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch -> decide -> replica
-//!                  |                                |                  ^
-//!               workers                      health, reflection      bell
+//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch, flagd -> decide -> replica
+//!                  |                                |                  ^                          ^
+//!               workers                      health, reflection      bell               ofrep (8016, HTTP)
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
@@ -16,12 +16,14 @@ mod call;
 mod decide;
 mod evaluate;
 mod evidence;
+mod flagd;
 mod grpc;
 mod health;
 mod listen;
 mod management;
 mod metrics;
 mod observe;
+mod ofrep;
 mod outbox;
 mod pod;
 mod prepared;
@@ -33,7 +35,7 @@ mod tally;
 mod watch;
 mod workers;
 
-pub use args::{Args, Limits, Serve, Upstream};
+pub use args::{Args, Limits, Listen, Serve, Upstream};
 pub use listen::BindError;
 pub use observe::{INSPECTION, PURPOSE};
 pub use start::{Flags, Running, serve, start};

@@ -151,7 +151,7 @@ impl Asked<'_, '_> {
             bucket,
             revision,
             reason,
-            error: None,
+            error: decision.error(),
         }
     }
 

@@ -32,7 +32,21 @@ pub(super) struct Desk {
     pub(super) bell: Arc<Bell>,
     /// Rings for connections, once.
     pub(super) farewell: Arc<Bell>,
+    pub(super) sdk_requests: SdkRequests,
     draining: AtomicBool,
+}
+
+/// Requests of OpenFeature SDKs, by [`Sdk`].
+#[derive(Debug, Default)]
+pub(super) struct SdkRequests([AtomicU64; Sdk::ALL.len()]);
+
+/// What an OpenFeature SDK asks.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sdk {
+    FlagdV2,
+    FlagdV1,
+    FlagdSchema,
+    Ofrep,
 }
 
 /// A bounded number of something that comes and goes.
@@ -54,6 +68,7 @@ impl Desk {
             tally: pod.observer.as_ref().map_or_else(Tally::default, |observer| Tally::noting(observer.notes())),
             bell: Arc::default(),
             farewell: Arc::default(),
+            sdk_requests: SdkRequests::default(),
             draining: AtomicBool::new(false),
         })
     }
@@ -75,6 +90,29 @@ impl Desk {
     /// The shutdown has begun; whoever waits for one of the bells is woken after this has turned.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Sdk {
+    pub(super) const ALL: [Self; 4] = [Self::FlagdV2, Self::FlagdV1, Self::FlagdSchema, Self::Ofrep];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::FlagdV2 => "flagd.evaluation.v2.Service",
+            Self::FlagdV1 => "flagd.evaluation.v1.Service",
+            Self::FlagdSchema => "schema.v1.Service",
+            Self::Ofrep => "ofrep.v1",
+        }
+    }
+}
+
+impl SdkRequests {
+    pub(super) fn count(&self, sdk: Sdk) {
+        self.0[sdk as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn of(&self, sdk: Sdk) -> u64 {
+        self.0[sdk as usize].load(Ordering::Relaxed)
     }
 }
 

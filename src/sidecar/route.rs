@@ -12,6 +12,7 @@ use tower::util::BoxCloneSyncService;
 use super::body::Body;
 use super::call::Call;
 use super::evaluate::{evaluate, evaluate_batch};
+use super::flagd;
 use super::grpc::{refuse, respond};
 use super::pod::Desk;
 use super::stream::evaluate_stream;
@@ -54,9 +55,10 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             "/yardarm.v1.Evaluation/EvaluateBatch" => evaluate_batch(desk, request),
             "/yardarm.v1.Evaluation/EvaluateStream" => Call::answered(respond(evaluate_stream(desk, request))),
             "/yardarm.v1.Evaluation/WatchFlags" => Call::waiting(watch_flags(Arc::clone(desk), request)),
-            path => match self.others.at(path) {
-                Some(service) => generated(service, desk, request),
-                None => Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}")))),
+            path => match (flagd::at(path), self.others.at(path)) {
+                (Some(called), _) => flagd::call(desk, called, request),
+                (None, Some(service)) => generated(service, desk, request),
+                (None, None) => Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}")))),
             },
         }
     }

@@ -31,7 +31,7 @@ const MAX_STREAMS: u32 = 20_000;
 /// Answers of one stream that wait in memory for their reader. It is what a watch puts between a kill and a reader that has stalled.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
 
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -143,8 +143,8 @@ impl Protocol {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let desk = Arc::clone(&router.desk);
-        let greeted = Arc::new(AtomicBool::new(false));
-        let outbox = Outbox::new(Greeting { io, missing: PREFACE_BYTES, greeted: Arc::clone(&greeted) });
+        let (greeting, greeted) = Greeting::of(io);
+        let outbox = Outbox::new(greeting);
         let connection = std::pin::pin!(self.http2.serve_connection(TokioIo::new(outbox.clone()), router));
         let mut connection = Sending { future: connection, outbox };
         tokio::select! {
@@ -178,11 +178,19 @@ impl Protocol {
     }
 }
 
-/// Notices that the peer has sent as much as the preface of HTTP/2.
-struct Greeting<I> {
+/// Notices that the peer has sent as much as the preface of HTTP/2. No request of HTTP/1.1 is shorter.
+pub(super) struct Greeting<I> {
     io: I,
     missing: usize,
     greeted: Arc<AtomicBool>,
+}
+
+impl<I> Greeting<I> {
+    /// And what turns when it has.
+    pub(super) fn of(io: I) -> (Self, Arc<AtomicBool>) {
+        let greeted = Arc::new(AtomicBool::new(false));
+        (Self { io, missing: PREFACE_BYTES, greeted: Arc::clone(&greeted) }, greeted)
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Greeting<I> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::Uri;
+use tokio::net::TcpListener;
 
 use crate::clock::SystemClock;
 use crate::lifecycle::{Phase, Readiness, Shutdown, Token};
@@ -21,6 +22,7 @@ use super::listen;
 use super::management;
 use super::metrics::Metrics;
 use super::observe;
+use super::ofrep;
 use super::pod::{Desk, Places, Pod};
 use super::route::{Others, Router};
 use super::serve::{Listener, Protocol, Socket, accept};
@@ -35,6 +37,8 @@ pub struct Running {
     pub tcp: SocketAddr,
     pub uds: Option<PathBuf>,
     pub management: SocketAddr,
+    /// `None`: OFREP is not served.
+    pub ofrep: Option<SocketAddr>,
 }
 
 /// The flags that a pod serves.
@@ -133,17 +137,19 @@ async fn serve_logging(
     shutdown: Shutdown,
     log: decisions::Place,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, threads: _, reflection, limits, decisions } = args;
+    let Serve { listen, socket, management, ofrep, threads: _, reflection, limits, decisions } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
     let entered = home.enter();
     let tcp = listen::tcp(*listen, "--listen")?;
     let unix = socket.as_deref().map(listen::unix).transpose()?;
+    let ofrep = ofrep.0.map(|address| listen::tcp(address, "--ofrep")).transpose()?;
     drop(entered);
     let http = listen::tcp(*management, "--management")?;
     let (observer, scribe) = observe::start(decisions, log)?.unzip();
-    let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()? };
+    let at = ofrep.as_ref().map(TcpListener::local_addr).transpose()?;
+    let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()?, ofrep: at };
 
     let readiness = Readiness::new();
     tokio::spawn(usable(replica.clone(), readiness.token("flag state")));
@@ -168,6 +174,9 @@ async fn serve_logging(
 
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
+    }
+    if let Some(ofrep) = ofrep {
+        home.spawn(ofrep::serve(Listener::Tcp(ofrep), desks.clone(), workers.clone(), limits.clone()));
     }
     let entrance = Arc::new(Entrance { pod: Arc::clone(&pod), desks, others, protocol: Protocol::new(limits), workers: workers.clone() });
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {

@@ -6,6 +6,20 @@ pub mod v1 {
     tonic::include_proto!("yardarm.v1");
 }
 
+/// Messages and clients of `proto/flagd`, for tests and whoever wants to ask as a flagd provider does.
+pub mod flagd {
+    #![allow(clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("flagd.evaluation.v1");
+    }
+    pub mod v2 {
+        tonic::include_proto!("flagd.evaluation.v2");
+    }
+    pub mod schema {
+        tonic::include_proto!("schema.v1");
+    }
+}
+
 pub mod admin;
 pub mod evaluation;
 pub mod evidence;

@@ -19,9 +19,9 @@ def environment(**more):
 class Dev:
     """Runs from `with` to the end of the block; a second one over the same directory finds its data again."""
 
-    def __init__(self, yardarm, data):
+    def __init__(self, yardarm, data, *more):
         self.yardarm = yardarm
-        self.command = [yardarm, "dev", "--output", "json", "--port-base", "0", "--data", data]
+        self.command = [yardarm, "dev", "--output", "json", "--port-base", "0", "--data", data, *more]
 
     def __enter__(self):
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=environment())
@@ -36,6 +36,7 @@ class Dev:
         self.control = "http://" + addresses["control"]["grpc"]
         self.sidecar = addresses["sidecars"][0]["tcp"]
         self.socket = addresses["sidecars"][0]["socket"]
+        self.ofrep = addresses["sidecars"][0]["ofrep"]
         return self
 
     def __exit__(self, failure, *_):

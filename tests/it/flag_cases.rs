@@ -1,8 +1,8 @@
 //! Cases as text, in `tests/data/flag/*.cases`: a command, what it is given, `----`, and what comes out.
 //!
 //! `document` reads YAML and compiles it, and prints the problems. `decide FLAG` and `explain FLAG` answer one context in JSON for each line,
-//! `holds CONDITION` whether a condition holds for each. `kill FLAG` and `restore FLAG` turn a flag off and on again, `age MS` sets how old
-//! the state is.
+//! `holds CONDITION` whether a condition holds for each, `targeting RULE` what a rule of JsonLogic gives. `kill FLAG` and `restore FLAG` turn a
+//! flag off and on again, `age MS` sets how old the state is, `clock S` the Unix time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -32,6 +32,11 @@ fn splits_serve_their_shares() {
 }
 
 #[test]
+fn targeting_gives_what_flagd_gives() {
+    run("targeting.cases");
+}
+
+#[test]
 fn problems_are_told_all_at_once_with_path_line_and_what_was_meant() {
     run("problems.cases");
 }
@@ -57,6 +62,7 @@ struct World {
     flags: BTreeMap<String, CompiledFlag>,
     killed: BTreeSet<String>,
     age_ms: u64,
+    unix_s: i64,
 }
 
 impl Lookup for World {
@@ -66,6 +72,10 @@ impl Lookup for World {
 
     fn age_ms(&self) -> u64 {
         self.age_ms
+    }
+
+    fn unix_s(&self) -> i64 {
+        self.unix_s
     }
 }
 
@@ -89,6 +99,14 @@ impl World {
                 self.age_ms = argument.parse().unwrap();
                 "set".to_owned()
             }
+            "clock" => {
+                self.unix_s = argument.parse().unwrap();
+                "set".to_owned()
+            }
+            "targeting" => match targeting(argument) {
+                Ok(flag) => each_line(input, |context| given(&flag, context, self)),
+                Err(problems) => problems.to_string(),
+            },
             "decide" => each_line(input, |context| written(&self.flag(argument).unwrap().decide(context, self))),
             "explain" => each_line(input, |context| self.flag(argument).unwrap().explain(context, self).to_string().trim_end().to_owned()),
             "holds" => match condition(argument) {
@@ -127,6 +145,20 @@ impl World {
 fn condition(condition: &str) -> Result<CompiledFlag, Problems> {
     let text = format!("flags: {{ f: {{ variants: {{ a: 1 }}, defaultVariant: a, rules: [{{ when: [{condition}], serve: a }}] }} }}");
     compile("f", &Document::parse(&text)?.flags["f"], &Segments::none())
+}
+
+/// A flag that has this rule.
+fn targeting(rule: &str) -> Result<CompiledFlag, Problems> {
+    let text = format!("flags: {{ f: {{ variants: {{ a: 1 }}, defaultVariant: a, targeting: {rule} }} }}");
+    compile("f", &Document::parse(&text)?.flags["f"], &Segments::none())
+}
+
+/// What the rule gave, as the explanation has it.
+fn given(flag: &CompiledFlag, context: &Context, world: &World) -> String {
+    let explanation = flag.explain(context, world);
+    let step = explanation.steps.iter().find(|step| step.name == "targeting").unwrap();
+    let gave = step.outcome.split(": serves").next().unwrap().split(", which is no variant").next().unwrap();
+    gave.split(" (").next().unwrap().trim_start_matches("gave ").to_owned()
 }
 
 fn each_line(input: &str, answer: impl Fn(&Context) -> String) -> String {

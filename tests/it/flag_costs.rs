@@ -36,6 +36,22 @@ flags:
       - { when: [{ segment: staff }], serve: v2 }
       - { name: by-number, when: [{ attribute: org, exists: true }], split: { by: org, weights: { v1: 1, v2: 1 } } }
       - { name: rollout, split: { weights: { v1: 1, v2: 99 } } }
+  flagd:
+    variants: { a: 1, b: 2, c: 3 }
+    defaultVariant: a
+    targeting:
+      if:
+        - { and: [{ starts_with: [{ var: email }, "nobody@"] }, { "!": { var: beta } }] }
+        - a
+        - { in: [{ var: plan }, [u, v, w, x, y, z]] }
+        - b
+        - { or: [{ sem_ver: [{ var: version }, "^", "3.0.0"] }, { ">=": [{ var: age }, 100] }, { "==": [{ var: "org.id" }, 7] }] }
+        - c
+        - { "<": [{ var: $flagd.timestamp }, 0] }
+        - c
+        - { fractional: [{ cat: [{ var: $flagd.flagKey }, { var: email }] }, [a, 25], [b, 25], [c, 25], [a, 1], [a, 1], [a, 1], [a, 1], [a, 1], [b, 20]] }
+  flagd-by-key: { variants: { a: 1, b: 2 }, defaultVariant: a, targeting: { fractional: [[a, 1], [b, { if: [{ var: plan }, 3, 1] }]] } }
+  flagd-second: { variants: { a: 1, b: 2 }, fractionalVersion: 2, targeting: { fractional: [[a], [b]] } }
   regex: { variants: { on: true, off: false }, defaultVariant: off, rules: [{ when: [{ attribute: email, matches: "^[a-z]+@.*[.]org$" }], serve: on }] }
 "#;
 

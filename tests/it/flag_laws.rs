@@ -110,8 +110,10 @@ proptest! {
         prop_assert_eq!(explanation.bucket, decision.bucket);
         let (last, before) = explanation.steps.split_last().unwrap();
         prop_assert!(last.decides && before.iter().all(|step| !step.decides), "{explanation}");
-        if let Some(rule) = decision.rule {
-            prop_assert_eq!(&last.name, &format!("rule {rule}"));
+        match decision.rule {
+            Some("targeting") => prop_assert_eq!(&last.name, "targeting"),
+            Some(rule) => prop_assert_eq!(&last.name, &format!("rule {rule}")),
+            None => {}
         }
     }
 
@@ -330,9 +332,12 @@ fn flag() -> impl Strategy<Value = Flag> {
     let lists = (vec(prerequisite, 0..2), vec(target, 0..2), vec(rule, 0..4));
     let limit = (1..=30 * 24 * 3_600_u64, variant()).prop_map(|(after_s, serve)| MaxStaleness { after_s, serve });
     let about = (proptest::option::of(word()), btree_set("[a-z]{1,8}", 0..3), proptest::option::weighted(0.2, limit));
+    let lists = (lists, targeting());
     (state, names, lists, about).prop_map(|(state, names, lists, about)| {
         let (default_variant, off_variant, kill_variant, default_split) = names;
-        let (prerequisites, targets, rules) = lists;
+        let ((prerequisites, targets, rules), targeting) = lists;
+        // A flag has one of the two.
+        let rules = if targeting.is_some() { Vec::new() } else { rules };
         let (description, tags, max_staleness) = about;
         Flag {
             state,
@@ -344,11 +349,25 @@ fn flag() -> impl Strategy<Value = Flag> {
             prerequisites,
             targets,
             rules,
+            targeting,
             description,
             tags,
             ..plain()
         }
     })
+}
+
+/// Of flagd's rules one of each outcome: a variant, nothing, no variant, by the context and by a share.
+fn targeting() -> impl Strategy<Value = Option<Json>> {
+    let rules = vec![
+        json!(null),
+        json!({ "if": [{ "in": [{ "var": "x" }, ["x", "y", 1]] }, "a"] }),
+        json!({ "if": [{ "var": "z.w" }, { "var": "z.w" }, "b"] }),
+        json!({ "fractional": [["a", 1], ["b", 2], ["d", 1]] }),
+        json!({ "fractional": [{ "var": "y" }, ["b", 1], ["c", { "if": [{ "var": "x" }, 1, 0] }]] }),
+        json!({ "reduce": [{ "var": "x" }, { "cat": [{ "var": "accumulator" }, { "var": "current" }] }, ""] }),
+    ];
+    proptest::option::weighted(0.3, prop::sample::select(rules))
 }
 
 fn json_value() -> impl Strategy<Value = Json> {

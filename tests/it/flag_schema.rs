@@ -88,6 +88,7 @@ flags:
     prerequisites: [{ flag: base, variants: [on] }]
     targets: [{ variant: a, keys: [ada] }]
     targeting: {}
+    fractionalVersion: 2
     metadata: { team: x }
     metrics:
       errors: { kind: binomial, direction: lower, margin: { absolute: 0.01 }, minUnits: 200, onFail: pause, expected: 0.01 }
@@ -139,6 +140,9 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
     let rule = "/flags/full/rules";
     for (place, value) in [
         ("/unknown", json!(1)),
+        ("/flags/full/targeting", json!(["a"])),
+        ("/flags/full/fractionalVersion", json!(1)),
+        ("/flags/full/fractionalVersion", json!("3")),
         ("/templates", json!([])),
         ("/templates/t", json!({})),
         ("/templates/t/unknown", json!(1)),

@@ -218,7 +218,9 @@ async fn reflection_lists_what_is_served_here_and_can_be_switched_off() {
     };
     let mut names: Vec<_> = services.service.into_iter().map(|service| service.name).collect();
     names.sort();
-    assert_eq!(names, ["grpc.health.v1.Health", "yardarm.v1.Evaluation", "yardarm.v1.Tracking"]);
+    let flagd = ["flagd.evaluation.v1.Service", "flagd.evaluation.v2.Service"];
+    let ours = ["grpc.health.v1.Health", "schema.v1.Service", "yardarm.v1.Evaluation", "yardarm.v1.Tracking"];
+    assert_eq!(names, [&flagd[..], &ours].concat());
 
     let pod = Pod::start_with(&Serve { threads: Some(1), reflection: false, ..Serve::default() }, FLAGS).await;
     let mut client = ServerReflectionClient::new(pod.channel().await);

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use yardarm::lifecycle::Shutdown;
-use yardarm::sidecar::{self, Args, Serve, Upstream, Workers};
+use yardarm::sidecar::{self, Args, Listen, Serve, Upstream, Workers};
 use yardarm::wire::v1::ErrorCode;
 use yardarm::wire::v1::evaluation_client::EvaluationClient;
 
@@ -44,7 +44,8 @@ async fn a_port_that_is_taken_is_said_in_one_line_with_what_to_do() {
     let taken = holder.local_addr().unwrap();
     let data_plane = Args { serve: Serve { listen: taken, ..args().serve }, ..args() };
     let management = Args { serve: Serve { management: taken, ..args().serve }, ..args() };
-    for (args, option) in [(data_plane, "--listen"), (management, "--management")] {
+    let ofrep = Args { serve: Serve { ofrep: Listen(Some(taken)), ..args().serve }, ..args() };
+    for (args, option) in [(data_plane, "--listen"), (management, "--management"), (ofrep, "--ofrep")] {
         let error = format!("{:#}", sidecar::start(args, Shutdown::new()).await.unwrap_err());
         assert!(error.contains(&taken.to_string()) && error.contains(option) && !error.contains('\n'), "{error}");
     }

@@ -88,6 +88,7 @@ impl World {
             ("--data", data.display().to_string()),
             ("--listen", ANY_PORT.to_owned()),
             ("--management", ANY_PORT.to_owned()),
+            ("--ofrep", ANY_PORT.to_owned()),
             ("--socket", unix.display().to_string()),
         ]
         .into_iter()

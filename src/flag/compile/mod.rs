@@ -12,6 +12,7 @@ use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Rule, Stale
 use super::document::{self, Flag, FlagState, MaxStaleness, Serve};
 use super::keys::KeySet;
 use super::limits;
+use super::logic::Program;
 use super::measured::Measured;
 use super::node::quoted;
 use super::problem::{Path, Problems, did_you_mean};
@@ -36,8 +37,8 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
     if !limits::is_key(key) {
         problems.found(path, quoted(key), format!("a key of 1 to {} letters, digits, dots, underscores and hyphens", limits::KEY_BYTES));
     }
-    if flag.targeting.is_some() {
-        problems.found(path.key("targeting"), "JsonLogic, which is not supported yet", "`rules`");
+    if flag.targeting.is_some() && !flag.rules.is_empty() {
+        problems.found(path.key("targeting"), "`rules` and `targeting`", "one of them");
     }
     for (count, most, place) in [
         (flag.rules.len(), limits::RULES, "rules"),
@@ -66,6 +67,9 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
         plan::rollout(&names, flag, rollout, problems);
     }
 
+    let targeting = flag.targeting.as_ref();
+    let targeting =
+        targeting.map(|targeting| Box::new(Program::compile(targeting, flag.fractional_version, path.key("targeting"), problems)));
     let mut compiler = Compiler::new(segments, problems);
     let rules = rules(key, &names, flag, default_variant, &mut compiler);
     let default = match &flag.default_split {
@@ -87,7 +91,12 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
         key: key.into(),
         kind: kind?,
         is_disabled: flag.state == FlagState::Disabled,
-        is_static: flag.rules.is_empty() && flag.targets.is_empty() && flag.prerequisites.is_empty() && flag.max_staleness.is_none(),
+        is_static: flag.has_default()
+            && flag.rules.is_empty()
+            && targeting.is_none()
+            && flag.targets.is_empty()
+            && flag.prerequisites.is_empty()
+            && flag.max_staleness.is_none(),
         variants: flag.variants.iter().map(|(name, value)| Variant { name: name.clone(), value: value.clone() }).collect(),
         off_variant,
         kill_variant: kill_variant.or(off_variant).or(false_variant).or(default_variant),
@@ -96,7 +105,9 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
         prerequisites,
         targets,
         rules: rules?,
+        targeting,
         default: default?,
+        default_variant,
         conditions,
         measured: Measured::of(flag).map(Box::new),
     })

@@ -33,7 +33,12 @@ impl<'n, 't> Fields<'n, 't> {
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&'n Node<'t>> {
-        self.entries.iter().find(|(name, node)| name == key && *node != Node::Null).map(|(_, node)| node)
+        self.entry(key).filter(|node| **node != Node::Null)
+    }
+
+    /// The same where null means something.
+    pub(super) fn entry(&self, key: &str) -> Option<&'n Node<'t>> {
+        self.entries.iter().find(|(name, _)| name == key).map(|(_, node)| node)
     }
 
     /// Those of `keys` that are there.

@@ -21,9 +21,11 @@ pub(super) use plan::{APPROVAL, CHECK, GATE, PLAN, SAMPLE_RATIO, STAGE, START};
 pub(super) use template::{INSTANCE, PARAMETER, TEMPLATE};
 
 use super::document::{
-    Document, Flag, FlagState, Hash, Kind, Lifetime, MaxStaleness, Metadata, Prerequisite, Rule, Segment, Serve, Split, Target,
+    Document, Flag, FlagState, FractionalVersion, Hash, Kind, Lifetime, MaxStaleness, Metadata, Prerequisite, Rule, Segment, Serve, Split,
+    Target,
 };
 use super::limits;
+use super::logic::write_out;
 use super::node::{Node, quoted};
 use super::problem::{Path, Problems, did_you_mean};
 use super::template::{Library, Templates};
@@ -37,6 +39,7 @@ pub(super) const FLAG: &[&str] = &[
     "defaultVariant",
     "description",
     "expectedLifetime",
+    "fractionalVersion",
     "guard",
     "killVariant",
     "kind",
@@ -156,7 +159,7 @@ fn document(root: &Node<'_>, others: &Templates, problems: &mut Problems) -> Opt
     let mut templates = template::templates(&fields, path, problems);
     templates.join(others.clone());
     let library = Library::of(&templates);
-    let flags = fields.map("flags", "flags by key", path, problems, |key, node, path, problems| {
+    let mut flags = fields.map("flags", "flags by key", path, problems, |key, node, path, problems| {
         is_key(key, path, problems);
         flag(node, &library, path, problems)
     });
@@ -165,8 +168,15 @@ fn document(root: &Node<'_>, others: &Templates, problems: &mut Problems) -> Opt
         segment(node, path, problems)
     });
     let evaluators =
-        fields.map("$evaluators", "evaluators by name", path, problems, |_, node, path, problems| value::json(node, 1, path, problems));
-    Some(Document { flags, segments, metadata: metadata(&fields, path, problems), evaluators: evaluators.into_iter().collect() })
+        fields.map("$evaluators", "evaluators by name", path, problems, |_, node, path, problems| value::logic(node, path, problems));
+    let evaluators = evaluators.into_iter().collect();
+    let place = path.key("flags");
+    for (key, flag) in &mut flags {
+        if let Some(targeting) = &mut flag.targeting {
+            write_out(targeting, &evaluators, place.key(key).key("targeting"), problems);
+        }
+    }
+    Some(Document { flags, segments, metadata: metadata(&fields, path, problems), evaluators })
 }
 
 fn is_key(key: &str, path: Path<'_>, problems: &mut Problems) {
@@ -229,6 +239,7 @@ fn flag(node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut P
         targets: fields.list("targets", "targets", path, problems, target),
         rules: fields.list("rules", "rules", path, problems, rule),
         targeting: targeting(&fields, path, problems),
+        fractional_version: fractional_version(&fields, path, problems).unwrap_or_default(),
         metrics,
         guard,
         rollout,
@@ -236,12 +247,29 @@ fn flag(node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut P
     })
 }
 
-/// flagd's `{}` is no targeting.
+/// flagd's `{}` is no targeting; its `null` is one.
 fn targeting(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Option<Json> {
-    match fields.get("targeting")? {
+    let path = path.key("targeting");
+    match fields.entry("targeting")? {
         Node::Map(entries) if entries.is_empty() => None,
-        node => value::json(node, 1, path.key("targeting"), problems),
+        node @ (Node::Map(_) | Node::Null) => value::logic(node, path, problems),
+        node => {
+            problems.found(path, node.to_string(), "JsonLogic, as an object");
+            None
+        }
     }
+}
+
+fn fractional_version(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Option<FractionalVersion> {
+    let node = fields.get("fractionalVersion")?;
+    let version = match node {
+        Node::Number(number) => FractionalVersion::ALL.into_iter().find(|version| number.as_f64() == Some(version.number().into())),
+        _ => None,
+    };
+    if version.is_none() {
+        problems.found(path.key("fractionalVersion"), node.to_string(), "2 or 3");
+    }
+    version
 }
 
 /// One of the names of an enum.

@@ -58,8 +58,17 @@ pub(super) fn exact(number: &Number, path: Path<'_>, problems: &mut Problems) ->
 
 /// Anything, with numbers in their one canonical spelling and at most [`limits::NESTING`] levels, counted from `level`.
 pub(super) fn json(node: &Node<'_>, level: usize, path: Path<'_>, problems: &mut Problems) -> Option<Json> {
-    if level > limits::NESTING && matches!(node, Node::List(_) | Node::Map(_)) {
-        problems.found(path, format!("a value at level {level}"), format!("at most {} levels", limits::NESTING));
+    nested(node, level, limits::NESTING, path, problems)
+}
+
+/// The same of `targeting` and its fragments, which go deeper.
+pub(super) fn logic(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Json> {
+    nested(node, 1, limits::TARGETING_NESTING, path, problems)
+}
+
+fn nested(node: &Node<'_>, level: usize, most: usize, path: Path<'_>, problems: &mut Problems) -> Option<Json> {
+    if level > most && matches!(node, Node::List(_) | Node::Map(_)) {
+        problems.found(path, format!("a value at level {level}"), format!("at most {most} levels"));
         return None;
     }
     Some(match node {
@@ -68,14 +77,14 @@ pub(super) fn json(node: &Node<'_>, level: usize, path: Path<'_>, problems: &mut
         Node::Number(value) => number_to_json(exact(value, path, problems)?),
         Node::String(value) => Json::String(value.clone().into_owned()),
         Node::List(elements) => {
-            let read = |(index, element)| json(element, level + 1, path.index(index), problems);
+            let read = |(index, element)| nested(element, level + 1, most, path.index(index), problems);
             Json::Array(elements.iter().enumerate().filter_map(read).collect())
         }
         Node::Map(_) => {
             let entries = entries(node, "a value", path, problems)?;
             let mut map = Map::new();
             for (key, node) in entries {
-                if let Some(value) = json(node, level + 1, path.key(key), problems) {
+                if let Some(value) = nested(node, level + 1, most, path.key(key), problems) {
                     map.insert(key.clone().into_owned(), value);
                 }
             }

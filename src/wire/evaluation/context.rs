@@ -1,5 +1,6 @@
 //! A context read where it lies in the request: no map, no strings of our own, only the attributes that a rule reads are looked at.
 
+use serde_json::Value as Json;
 use smallvec::SmallVec;
 
 use crate::flag::{Attribute, Attributes, Name, TARGETING_KEY, Tag, limits};
@@ -60,11 +61,17 @@ impl<'a> Context<'a> {
         Ok(context)
     }
 
+    /// A context as flagd's clients send it (flagd.md 1.8): a `Struct`, in which the targeting key is an attribute among others, and absent
+    /// when it is no text.
+    pub fn read_struct(message: &'a [u8]) -> Result<Self, Refused> {
+        let mut context = Self::default();
+        context.merge_struct(message, message.len())?;
+        Ok(context)
+    }
+
     /// Reads one more occurrence of the field: protobuf says that they add up. `bytes`: of all of them so far, this one counted.
     pub(super) fn merge(&mut self, message: &'a [u8], bytes: usize) -> Result<(), Refused> {
-        if bytes > limits::CONTEXT_BYTES {
-            return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
-        }
+        check_bytes(bytes)?;
         let mut reader = Reader::new(message);
         while let Some(key) = reader.key()? {
             match key {
@@ -73,6 +80,21 @@ impl<'a> Context<'a> {
                 _ => reader.skip(key, 2)?,
             }
         }
+        self.check_attributes()
+    }
+
+    /// The same for a `Struct`.
+    pub(super) fn merge_struct(&mut self, message: &'a [u8], bytes: usize) -> Result<(), Refused> {
+        check_bytes(bytes)?;
+        self.merge_attributes(message)?;
+        self.targeting_key = match self.top_level(const { Tag::of(TARGETING_KEY) }, || TARGETING_KEY) {
+            Some(Value::String(key)) => key,
+            Some(_) | None => "",
+        };
+        self.check_attributes()
+    }
+
+    fn check_attributes(&self) -> Result<(), Refused> {
         if self.attributes.len() > limits::CONTEXT_ATTRIBUTES {
             let found = self.attributes.len();
             return Err(over("context.attributes", format!("has {found} attributes, at most {} are allowed", limits::CONTEXT_ATTRIBUTES)));
@@ -138,6 +160,14 @@ impl Attributes for Context<'_> {
         let Some(Value::List(list)) = self.find(Tag::of(path), path) else { return false };
         elements(list).any(|element| element.and_then(Value::again).is_ok_and(|element| test(element.attribute())))
     }
+
+    fn json(&self, path: &str) -> Option<Json> {
+        match path {
+            // Of two with one name the later one stays.
+            "" => Some(Json::Object(self.attributes.iter().map(|held| (held.name.to_owned(), held.value.json())).collect())),
+            path => self.find(Tag::of(path), path).map(Value::json),
+        }
+    }
 }
 
 impl<'a> Value<'a> {
@@ -193,6 +223,24 @@ impl<'a> Value<'a> {
         // Of two with one name the later one counts.
         let (_, value) = elements(object).filter_map(|field| is_it(field.ok()?)).last()?;
         Some(value.map_or(Self::Null, |value| Self::again(value).unwrap_or(Self::Null)))
+    }
+
+    /// Taken apart, as deep as a context may be.
+    fn json(self) -> Json {
+        match self {
+            Self::Null => Json::Null,
+            Self::Bool(value) => value.into(),
+            Self::Number(value) => value.into(),
+            Self::String(value) => value.into(),
+            Self::List(list) => elements(list).map(|element| element.and_then(Self::again).map_or(Json::Null, Self::json)).collect(),
+            Self::Object(object) => {
+                let field = |field: &'a [u8]| {
+                    let (name, value) = entry(field, &mut Texts::of(field)).ok()?;
+                    Some((name.to_owned(), value.map_or(Json::Null, |value| Self::again(value).map_or(Json::Null, Self::json))))
+                };
+                Json::Object(elements(object).filter_map(|element| field(element.ok()?)).collect())
+            }
+        }
     }
 
     #[inline(always)]
@@ -267,6 +315,13 @@ fn elements(message: &[u8]) -> impl Iterator<Item = Result<&[u8], Malformed>> {
         broken = matches!(element, Some(Err(_)));
         element
     })
+}
+
+fn check_bytes(bytes: usize) -> Result<(), Refused> {
+    if bytes > limits::CONTEXT_BYTES {
+        return Err(over("context", format!("has {bytes} bytes, at most {} are allowed", limits::CONTEXT_BYTES)));
+    }
+    Ok(())
 }
 
 fn over(field: impl Into<String>, description: String) -> Refused {

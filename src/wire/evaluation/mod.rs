@@ -5,6 +5,8 @@
 
 mod answer;
 mod context;
+pub mod flagd;
+pub mod ofrep;
 mod question;
 mod reader;
 #[cfg(test)]

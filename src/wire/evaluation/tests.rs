@@ -9,6 +9,7 @@ use serde_json::json;
 use super::watch::{ChangeType, FlagState, SnapshotPart, change_frame, heartbeat_frame, put_decision};
 use super::*;
 use crate::flag::{self, Attribute, Attributes as _, Position};
+use crate::wire::flagd::{v1 as flagd_v1, v2 as flagd_v2};
 use crate::wire::v1;
 
 fn any_value() -> impl Strategy<Value = Value> {
@@ -84,6 +85,29 @@ proptest! {
         }
         if Question::read(&bytes).is_ok() {
             prop_assert!(v1::EvaluateRequest::decode(&bytes[..]).is_ok());
+        }
+        if flagd::read_question(&bytes).is_ok() {
+            prop_assert!(flagd_v2::ResolveObjectRequest::decode(&bytes[..]).is_ok());
+        }
+        if flagd::read_question_of_all(&bytes).is_ok() {
+            prop_assert!(flagd_v1::ResolveAllRequest::decode(&bytes[..]).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_question_of_flagd_in_place_is_the_generated_one(context in any_context(), key in ".{0,10}") {
+        let mut fields = context.attributes.clone().unwrap_or_default();
+        fields.fields.insert("targetingKey".into(), Value { kind: Some(Kind::StringValue(context.targeting_key.clone())) });
+        let one = flagd_v2::ResolveObjectRequest { flag_key: key, context: Some(fields.clone()) };
+        let all = flagd_v1::ResolveAllRequest { context: Some(fields) };
+        let (one_bytes, all_bytes, owned) = (one.encode_to_vec(), all.encode_to_vec(), owned(&context));
+        let question = flagd::read_question(&one_bytes).unwrap();
+        prop_assert_eq!(question.flag_key, &one.flag_key);
+        for read in [question.context, flagd::read_question_of_all(&all_bytes).unwrap()] {
+            prop_assert_eq!(read.targeting_key(), owned.targeting_key());
+            for path in ["targetingKey", "a", "b", "a.b", "a.b.c"] {
+                prop_assert_eq!(read.attribute(path), owned.attribute(path), "{}", path);
+            }
         }
     }
 

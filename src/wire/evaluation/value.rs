@@ -52,7 +52,7 @@ impl EncodedValue<'_> {
     }
 }
 
-fn struct_message(fields: &serde_json::Map<String, Json>) -> Vec<u8> {
+pub(super) fn struct_message(fields: &serde_json::Map<String, Json>) -> Vec<u8> {
     let (mut message, mut entry) = (Vec::new(), Vec::new());
     for (name, value) in fields {
         entry.clear();

@@ -156,4 +156,8 @@ impl Attributes for Borrowed<'_> {
     fn any_element(&self, _path: &str, _test: &mut dyn FnMut(Attribute<'_>) -> bool) -> bool {
         false
     }
+
+    fn json(&self, _path: &str) -> Option<serde_json::Value> {
+        None
+    }
 }

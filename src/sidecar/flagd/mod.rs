@@ -1,0 +1,216 @@
+//! flagd's evaluation service, for the providers that OpenFeature's SDKs have for it: one evaluator under flagd's three names, on the port
+//! where they look for it. What they are answered is decided, counted and noted as what `Evaluate` answers.
+
+mod events;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request};
+use hyper::body::Incoming;
+use tonic::Status;
+
+use crate::flag::ErrorCode;
+use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Service, Type};
+use crate::wire::evaluation::{Answer, Refused};
+
+use super::call::Call;
+use super::decide::MAX_BATCH_ANSWER_BYTES;
+use super::evaluate::MAX_QUESTION_BYTES;
+use super::grpc::{not_ready, refuse};
+use super::pod::{Desk, Sdk};
+
+use events::event_stream;
+
+/// What a client wants to see of the flags, as one `key=value` (flagd.md 1.7).
+const SELECTOR: &str = "flagd-selector";
+
+/// A method under one of the names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Called {
+    service: Service,
+    method: Method,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Method {
+    Resolve(Type),
+    ResolveAll,
+    EventStream,
+}
+
+/// Who asks, and for which flags.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asking {
+    pub(super) is_inspection: bool,
+    /// The selector means the flags that are held here, and not another set, which has none.
+    pub(super) is_selected: bool,
+}
+
+pub(super) fn at(path: &str) -> Option<Called> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let service = [Service::V2, Service::V1, Service::Schema].into_iter().find(|known| sdk(*known).name() == service)?;
+    let method = match method {
+        "ResolveBoolean" => Method::Resolve(Type::Boolean),
+        "ResolveString" => Method::Resolve(Type::String),
+        "ResolveFloat" => Method::Resolve(Type::Float),
+        "ResolveInt" => Method::Resolve(Type::Int),
+        "ResolveObject" => Method::Resolve(Type::Object),
+        // v2 has no such method (flagd.md 1.2).
+        "ResolveAll" if service != Service::V2 => Method::ResolveAll,
+        "EventStream" => Method::EventStream,
+        _ => return None,
+    };
+    Some(Called { service, method })
+}
+
+pub(super) fn call(desk: &Arc<Desk>, Called { service, method }: Called, request: Request<Incoming>) -> Call {
+    desk.sdk_requests.count(sdk(service));
+    let asking = match Asking::read(desk, request.headers()) {
+        Ok(asking) => asking,
+        Err(wrong) => return Call::answered(refuse(Status::invalid_argument(wrong))),
+    };
+    match method {
+        Method::Resolve(of) => resolve(desk, service, of, asking, request),
+        Method::ResolveAll => resolve_all(desk, service, asking, request),
+        Method::EventStream => Call::waiting(event_stream(Arc::clone(desk), asking, request)),
+    }
+}
+
+fn sdk(service: Service) -> Sdk {
+    match service {
+        Service::V2 => Sdk::FlagdV2,
+        Service::V1 => Sdk::FlagdV1,
+        Service::Schema => Sdk::FlagdSchema,
+    }
+}
+
+impl Asking {
+    /// # Errors
+    /// What is wrong with the selector.
+    pub(super) fn read(desk: &Desk, headers: &HeaderMap) -> Result<Self, String> {
+        let selector =
+            headers.get(SELECTOR).map_or(Ok(""), |selector| selector.to_str()).map_err(|_| "the selector is no text".to_owned())?;
+        Ok(Self {
+            is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
+            is_selected: wire::selects(selector, &desk.pod.environment)?,
+        })
+    }
+}
+
+fn resolve(desk: &Arc<Desk>, service: Service, of: Type, asking: Asking, request: Request<Incoming>) -> Call {
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| {
+        let mut question = wire::read_question(message).map_err(unreadable)?;
+        question.wanted = Some(of.value_type());
+        if !asking.is_selected {
+            return Err(failed(ErrorCode::FlagNotFound));
+        }
+        let resolved = desk.answer_sdk(&question, asking.is_inspection, |answer, definition| {
+            if let Some(span) = span {
+                span.decided(&desk.outcome(&question, answer));
+            }
+            resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, &desk.pod.environment))
+        });
+        resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
+    })
+}
+
+/// Whether the answer is a success under this name.
+fn resolved(answer: &Answer<'_>, service: Service, definition: &Definition) -> Result<(), Status> {
+    if let Some(code) = answer.error {
+        return Err(failed(code));
+    }
+    // v1 cannot say that a value is absent: without one for DEFAULT there is no flag (flagd.md 1.6), and the caller takes its own default.
+    // flagd's `schema.v1` gives a zero there, which no caller can tell from a value: it is answered as v1 is.
+    if answer.value.is_none() && service != Service::V2 && wire::reason(answer, definition) == "DEFAULT" {
+        return Err(failed(ErrorCode::FlagNotFound));
+    }
+    Ok(())
+}
+
+fn resolve_all(desk: &Arc<Desk>, service: Service, asking: Asking, request: Request<Incoming>) -> Call {
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    // What becomes of each flag is in the answer; the span says that they were asked for.
+    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, _span| {
+        let context = wire::read_question_of_all(message).map_err(unreadable)?;
+        let environment = &desk.pod.environment;
+        if !asking.is_selected {
+            return Ok(AllResolved::new(service).into_frame(environment));
+        }
+        let all = desk.answer_all(
+            &context,
+            asking.is_inspection,
+            || AllResolved::new(service),
+            |all, held, answer| {
+                // What has no value and no default has no place here (flagd.md 1.6).
+                if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
+                    return Ok(());
+                }
+                all.push(answer, held.flag.kind(), held.flagd(), environment);
+                if all.len() > MAX_BATCH_ANSWER_BYTES {
+                    return Err(Status::resource_exhausted(format!(
+                        "all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each"
+                    )));
+                }
+                Ok(())
+            },
+        )?;
+        Ok(all.into_frame(environment))
+    })
+}
+
+/// flagd's status and message for each error (flagd.md 1.5), but INTERNAL for what flagd says UNKNOWN: it is the same to every client, and
+/// they ask again after UNKNOWN until their deadline is over.
+fn failed(code: ErrorCode) -> Status {
+    match code {
+        ErrorCode::FlagNotFound => Status::not_found("Flag not found"),
+        ErrorCode::TypeMismatch => Status::invalid_argument("Type mismatch error"),
+        ErrorCode::ParseError => Status::data_loss(UNREADABLE),
+        ErrorCode::ProviderNotReady => not_ready(),
+        ErrorCode::TargetingKeyMissing | ErrorCode::InvalidContext | ErrorCode::General => Status::internal("General error"),
+    }
+}
+
+const UNREADABLE: &str = "Error parsing input or configuration";
+
+/// What cannot be taken is flagd's parse error, and not INVALID_ARGUMENT, which its clients take for a mismatch of types.
+fn unreadable(refused: Refused) -> Status {
+    Status::data_loss(format!("{UNREADABLE}: {refused}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_the_status_and_the_message_of_flagd() {
+        for (code, status, message) in [
+            (ErrorCode::FlagNotFound, Code::NotFound, "Flag not found"),
+            (ErrorCode::TypeMismatch, Code::InvalidArgument, "Type mismatch error"),
+            (ErrorCode::ParseError, Code::DataLoss, "Error parsing input or configuration"),
+            (ErrorCode::General, Code::Internal, "General error"),
+            (ErrorCode::InvalidContext, Code::Internal, "General error"),
+            (ErrorCode::TargetingKeyMissing, Code::Internal, "General error"),
+        ] {
+            let said = failed(code);
+            assert_eq!((said.code(), said.message()), (status, message));
+        }
+    }
+
+    #[test]
+    fn only_what_flagd_has_is_found() {
+        for service in ["flagd.evaluation.v2.Service", "flagd.evaluation.v1.Service", "schema.v1.Service"] {
+            for method in ["ResolveBoolean", "ResolveString", "ResolveFloat", "ResolveInt", "ResolveObject", "EventStream"] {
+                assert!(at(&format!("/{service}/{method}")).is_some(), "{service}/{method}");
+            }
+            assert_eq!(at(&format!("/{service}/ResolveAll")).is_some(), service != "flagd.evaluation.v2.Service");
+        }
+        for path in
+            ["/flagd.evaluation.v3.Service/ResolveInt", "/schema.v1.Service/Resolve", "/schema.v1.Service", "schema.v1.Service/ResolveInt"]
+        {
+            assert!(at(path).is_none(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! OpenFeature's remote evaluation protocol (OFREP 0.3.0) over HTTP/1.1 and HTTP/2, for the SDKs that have a provider for it. Answers and
+//! errors are those of flagd (flagd.md 1.9), with the `ETag` of the protocol, which flagd 0.16 lacks.
+
+mod serve;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde_json::{Value as Json, json};
+use tonic::{Code, Status};
+
+use crate::flag::{ErrorCode, metro64};
+use crate::wire::evaluation::ofrep::{self as wire, Asked};
+use crate::wire::evaluation::{Question, Refused};
+
+use super::flagd::Asking;
+use super::grpc::{contained, not_ready};
+use super::pod::{Desk, Sdk};
+
+pub(super) use serve::serve;
+
+/// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
+const BODY_BYTES: usize = 256 * 1024;
+
+/// From the end of the header to the end of the body.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+
+const FLAGS: &str = "/ofrep/v1/evaluate/flags";
+
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+type Answer = Response<Full<Bytes>>;
+
+/// An answer that ends what was begun.
+type Refusal = Box<Answer>;
+
+async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    desk.sdk_requests.count(Sdk::Ofrep);
+    let (head, body) = request.into_parts();
+    let Some(key) = key_of(head.uri.path()) else {
+        return Ok(refused(StatusCode::NOT_FOUND, &format!("nothing is served at {}", head.uri.path())));
+    };
+    if head.method != Method::POST {
+        let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, "flags are evaluated by POST");
+        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        return Ok(answer);
+    }
+    let body = match read(body, &head.headers).await {
+        Ok(body) => body,
+        Err(refusal) => return Ok(*refusal),
+    };
+    let answered = contained(|| {
+        Ok(match key {
+            Key::One(key) => one(&desk, &key, &head.headers, &body),
+            Key::All => all(&desk, &head.headers, &body),
+        })
+    });
+    Ok(answered.unwrap_or_else(|status| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message()))))
+}
+
+#[derive(Debug, PartialEq)]
+enum Key {
+    One(String),
+    All,
+}
+
+/// `None`: nothing is served there.
+fn key_of(path: &str) -> Option<Key> {
+    match path.strip_prefix(FLAGS)? {
+        "" | "/" => Some(Key::All),
+        key => key.strip_prefix('/').map(|key| Key::One(unescaped(key))),
+    }
+}
+
+/// `%41` is `A`. What is no escape stays as it is: there is no flag of that name.
+fn unescaped(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match rest {
+            [b'%', high, low, ..] => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+async fn read(body: Incoming, headers: &HeaderMap) -> Result<Bytes, Refusal> {
+    let refused = |status, details: &str| Box::new(refused(status, details));
+    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_BYTES} bytes"));
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > BODY_BYTES) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(refused(StatusCode::BAD_REQUEST, &format!("the body was broken off: {error}"))),
+        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, &format!("the body did not arrive within {} s", BODY_WITHIN.as_secs()))),
+    }
+}
+
+fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
+    let environment = &desk.pod.environment;
+    let failed = |code: ErrorCode, details: &str| json_answer(status_of(code), &wire::failed(key, code, details, environment));
+    let asking = match Asking::read(desk, headers) {
+        Ok(asking) => asking,
+        Err(wrong) => return failed(ErrorCode::General, &wrong),
+    };
+    let asked = match Asked::read(body) {
+        Ok(asked) => asked,
+        Err(wrong) => return failed(ErrorCode::ParseError, &wrong),
+    };
+    let context = match asked.context() {
+        Ok(context) => context,
+        Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
+    };
+    if !asking.is_selected {
+        return failed(ErrorCode::FlagNotFound, &wire::not_found(key));
+    }
+    let question = Question { flag_key: key, context, ..Question::default() };
+    let evaluated = desk.answer_sdk(&question, asking.is_inspection, |answer, definition| {
+        json_answer(answer.error.map_or(StatusCode::OK, status_of), &wire::evaluated(answer, definition, environment))
+    });
+    evaluated.unwrap_or_else(|| failed(ErrorCode::General, "a bug in the sidecar: nothing was answered"))
+}
+
+fn all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Answer {
+    match evaluate_all(desk, headers, body) {
+        Ok(body) => tagged(body, headers),
+        Err(refusal) => *refusal,
+    }
+}
+
+fn evaluate_all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let failed = |code: ErrorCode, details: &str| Box::new(json_answer(status_of(code), &error(code, details)));
+    let asking = Asking::read(desk, headers).map_err(|wrong| failed(ErrorCode::General, &wrong))?;
+    let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
+    let context = asked.context().map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
+    let environment = &desk.pod.environment;
+    let begin = || br#"{"flags":["#.to_vec();
+    let mut out = match asking.is_selected {
+        false => begin(),
+        // Written as they are decided: of a large environment the answer is large enough by itself.
+        true => desk
+            .answer_all(&context, asking.is_inspection, begin, |out: &mut Vec<u8>, held, answer| {
+                if !out.ends_with(b"[") {
+                    out.push(b',');
+                }
+                out.extend_from_slice(wire::evaluated(answer, held.flagd(), environment).to_string().as_bytes());
+                Ok(())
+            })
+            .map_err(|status| Box::new(of_status(&status)))?,
+    };
+    out.extend_from_slice(format!(r#"],"metadata":{}}}"#, wire::metadata_of_all(environment)).as_bytes());
+    Ok(out)
+}
+
+/// The tag is of the body, so that it depends on who asks too.
+fn tagged(body: Vec<u8>, headers: &HeaderMap) -> Answer {
+    let tag = format!("\"{:016x}\"", metro64(&body));
+    let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| has_tag(known, &tag));
+    let mut answer = match is_known {
+        true => {
+            let mut answer = Answer::default();
+            *answer.status_mut() = StatusCode::NOT_MODIFIED;
+            answer
+        }
+        false => of_json(StatusCode::OK, body),
+    };
+    if let Ok(tag) = HeaderValue::try_from(tag) {
+        answer.headers_mut().insert(header::ETAG, tag);
+    }
+    answer
+}
+
+/// Compared weakly, as RFC 9110 says for `If-None-Match`. None of our tags has a comma in it.
+fn has_tag(known: &HeaderValue, tag: &str) -> bool {
+    let known = known.to_str().unwrap_or_default();
+    known.split(',').map(str::trim).any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
+}
+
+/// flagd's (flagd.md 1.9), and 503 for what a client should ask again.
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::FlagNotFound => StatusCode::NOT_FOUND,
+        ErrorCode::ProviderNotReady => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::TypeMismatch
+        | ErrorCode::TargetingKeyMissing
+        | ErrorCode::InvalidContext
+        | ErrorCode::ParseError
+        | ErrorCode::General => StatusCode::BAD_REQUEST,
+    }
+}
+
+fn of_status(status: &Status) -> Answer {
+    match status.code() {
+        Code::Unavailable => json_answer(StatusCode::SERVICE_UNAVAILABLE, &error(ErrorCode::ProviderNotReady, not_ready().message())),
+        _ => json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())),
+    }
+}
+
+fn error(code: ErrorCode, details: &str) -> Json {
+    json!({ "errorCode": code.as_str(), "errorDetails": details })
+}
+
+/// Of a request that asked for no flag. Without a code: the protocol has none for it.
+fn refused(status: StatusCode, details: &str) -> Answer {
+    json_answer(status, &json!({ "errorDetails": details }))
+}
+
+fn json_answer(status: StatusCode, body: &Json) -> Answer {
+    let mut answer = of_json(status, body.to_string().into_bytes());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+    }
+    answer
+}
+
+fn of_json(status: StatusCode, body: Vec<u8>) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_one_flag_or_all() {
+        let one = |key: &str| Some(Key::One(key.to_owned()));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags"), Some(Key::All));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/"), Some(Key::All));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/my.flag-1_a"), one("my.flag-1_a"));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%6dy%2Eflag"), one("my.flag"));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/a%2"), one("a%2"));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%zz%"), one("%zz%"));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%ff"), one("\u{fffd}"));
+        assert_eq!(key_of("/ofrep/v1/evaluate/flagsx"), None);
+        assert_eq!(key_of("/ofrep/v1/configuration"), None);
+    }
+
+    #[test]
+    fn a_tag_is_known_among_others_weak_or_not() {
+        for (known, expected) in
+            [("\"a\"", true), ("W/\"a\"", true), ("\"b\", W/\"a\"", true), ("*", true), ("\"b\"", false), ("a", false), ("", false)]
+        {
+            assert_eq!(has_tag(&HeaderValue::from_static(known), "\"a\""), expected, "{known}");
+        }
+    }
+}
