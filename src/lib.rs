@@ -14,7 +14,8 @@
 //! ```
 //!
 //! # Parts
-//! - [`flag`]: what a flag is, and what it answers: document, compile, decide, explain, the state of an environment and its digest. Pure.
+//! - [`flag`]: what a flag is, and what it answers: document, templates of rollouts, compile, decide, flagd's `targeting` (`logic`), explain,
+//!   the state of an environment and its digest. Pure.
 //! - [`rollout`]: how a flag's traffic moves by a plan: the engine, its gates, triggers and their statistics. Pure.
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
@@ -36,10 +37,10 @@
 //! `tests/it/architecture.rs` holds these arrows.
 //!
 //! # Invariants
-//! - Evaluation never touches the network, the disk or the control plane, and does not allocate to decide. A sidecar whose upstream is gone
-//!   serves what it holds for ever, and says how old it is.
+//! - Evaluation never touches the network, the disk or the control plane, and does not allocate to decide, but for a `targeting` that reads or
+//!   makes lists and objects. A sidecar whose upstream is gone serves what it holds for ever, and says how old it is.
 //! - `flag::compile` is the only place where a flag can be refused; `decide` is total. There is no evaluation error besides an unknown flag,
-//!   a type that was not asked for, and a sidecar that never had a state.
+//!   a type that was not asked for, a sidecar that never had a state, and a `targeting` that names no variant or needs too many steps.
 //! - A kill is a register above everything else in the state, with a revision of its own: it may overtake the log and cannot be lost by a
 //!   resync, a restart or a flag that does not compile.
 //! - A sidecar kills a flag by itself only while it cannot hear the control plane, for its own pod alone, and until somebody has decided since.
@@ -59,7 +60,7 @@
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
 //! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
 //! | 8016 | sidecar | OFREP, HTTP/1.1 and HTTP/2 | flagd's port for it, and apart: whoever speaks HTTP/1.1 is served by a parser of its own |
-//! | 8020 | control plane | Admin and Replication, gRPC | one port to guard |
+//! | 8020 | control plane | Admin, Rollouts, Replication and Evidence, gRPC | one port to guard |
 //! | 8021 | control plane | webhooks that kill | apart, so that alerting systems never need the port that may change everything |
 
 pub mod backoff;

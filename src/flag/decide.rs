@@ -1,5 +1,5 @@
 //! The order of evaluation, exactly: killed, disabled, stale, prerequisites, targets, rules or targeting, default. Total, and without an
-//! allocation.
+//! allocation, but for a `targeting` that reads or makes lists and objects (`logic`).
 
 use super::bucket::bucket_of;
 use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Split};

@@ -7,9 +7,9 @@
 //! ```
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
-//! - `decide`: total and without an allocation. `explain`: the same in words.
+//! - `decide`: total, and without an allocation but for some of `logic`. `explain`: the same in words.
 //! - `logic`: flagd's `targeting`, which a flag may have instead of rules.
-//! - `plan`: a rollout as people write it, and what is measured of it.
+//! - `plan`: a rollout as people write it, and what is measured of it; `template`: one with parameters, filled in where a document is read.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
