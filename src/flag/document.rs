@@ -60,6 +60,8 @@ pub struct Flag {
     /// How its traffic moves, once the rollout is started.
     pub rollout: Option<Plan>,
     pub metadata: Metadata,
+    /// Where the definition was read, for flagd's clients, who may ask by it. `yardarm start` notes it; flagd's sync sends it.
+    pub source: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,6 +11,7 @@
 //! - `logic`: flagd's `targeting`, which a flag may have instead of rules.
 //! - `plan`: a rollout as people write it, and what is measured of it; `template`: one with parameters, filled in where a document is read.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
+//! - `overridden`: where a flag is held whose key another has.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
 mod bucket;
@@ -32,6 +33,7 @@ mod logic;
 mod measured;
 mod metro;
 mod node;
+pub mod overridden;
 mod plan;
 mod problem;
 mod ramp;

@@ -50,6 +50,7 @@ impl Flag {
             guard,
             rollout,
             metadata,
+            source,
         } = self;
         Object::default()
             .put_some("description", text(description))
@@ -76,6 +77,7 @@ impl Flag {
             .put_some("guard", list(guard, plan::guard))
             .put_some("rollout", rollout.as_ref().map(plan::plan))
             .put_some("metadata", metadata_to_json(metadata))
+            .put_some("source", text(source))
             .finish()
     }
 

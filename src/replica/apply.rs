@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use crate::flag::limits::FLAG_BYTES;
-use crate::flag::{CompiledFlag, Flag, Item, Segments, compile};
+use crate::flag::{CompiledFlag, Flag, Item, Segments, compile, overridden};
 
 pub(super) struct Compiled {
     pub(super) item: Item,
@@ -71,7 +71,7 @@ pub(super) fn compile_definition(key: &str, definition: &[u8], segments: &Segmen
             return Err(format!("the definition has {} bytes, at most {FLAG_BYTES} are allowed", definition.len()));
         }
         let flag = Flag::from_json(definition).map_err(|problems| problems.to_string())?;
-        compile(key, &flag, segments).map_err(|problems| problems.to_string())
+        compile(overridden::key(key), &flag, segments).map_err(|problems| problems.to_string())
     })
 }
 

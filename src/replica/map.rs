@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Micros};
-use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64};
+use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64, overridden};
 use crate::wire::evaluation::{encode_value, flagd};
 use crate::wire::trip::Trip;
 
@@ -286,8 +286,23 @@ impl View<'_> {
 
     /// All keys that start with `prefix`, in order; every key for an empty one.
     pub fn keys(&self, prefix: &str) -> Vec<Arc<str>> {
+        self.places(prefix.max(overridden::END), prefix)
+    }
+
+    /// Where the flags of this key are held that others override.
+    pub fn overridden(&self, key: &str) -> Vec<Arc<str>> {
+        let prefix = overridden::places(key);
+        self.places(&prefix, &prefix)
+    }
+
+    /// Where all flags are held, those of [`View::overridden`] first.
+    pub fn all(&self) -> Vec<Arc<str>> {
+        self.places("", "")
+    }
+
+    fn places(&self, from: &str, prefix: &str) -> Vec<Arc<str>> {
         let keys = self.replica.0.keys.read();
-        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let from = (Bound::Included(from), Bound::Unbounded);
         keys.range::<str, _>(from).take_while(|key| key.starts_with(prefix)).cloned().collect()
     }
 

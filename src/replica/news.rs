@@ -19,13 +19,23 @@ pub(super) fn entry(key: Arc<str>, before: Option<Held>, after: Held) -> Option<
         _ if before.as_ref().is_some_and(|held| held.revision == after.revision && held.definition == after.definition) => return None,
         _ => ChangeKind::Updated,
     };
+    let is_new = before.is_none();
     let tags_before = before.map_or_else(Vec::new, |held| held.flag.tags().to_vec());
-    Some(told(key, kind, after, tags_before))
+    Some(Entry { is_new, ..told(key, kind, after, tags_before) })
 }
 
 pub(super) fn deleted(key: Arc<str>, before: Held, revision: Revision) -> Entry {
     let tags_before = before.flag.tags().to_vec();
-    Entry { key, kind: ChangeKind::Deleted, killed: false, revision, definition: Bytes::new(), tags: Vec::new(), tags_before }
+    Entry {
+        key,
+        kind: ChangeKind::Deleted,
+        killed: false,
+        revision,
+        definition: Bytes::new(),
+        tags: Vec::new(),
+        tags_before,
+        is_new: false,
+    }
 }
 
 /// Readers of values must hear of a flag whose prerequisite changed. `None` when there are more of them than can be listed.
@@ -64,5 +74,5 @@ pub(super) fn aged(key: Arc<str>, held: Held) -> Entry {
 
 fn told(key: Arc<str>, kind: ChangeKind, held: Held, tags_before: Vec<Box<str>>) -> Entry {
     let Held { flag, revision, definition, .. } = held;
-    Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before }
+    Entry { key, kind, killed: flag.is_killed(), revision, definition, tags: flag.tags().to_vec(), tags_before, is_new: false }
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, Reason, Revision, Value, ValueType, Variant};
+use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, Reason, Revision, Value, ValueType, Variant, overridden};
 use crate::replica::{Held, Replica, View};
 use crate::telemetry::evaluation::Outcome;
 use crate::wire::evaluation::flagd::Definition;
 use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
 
+use super::flagd::Asking;
 use super::grpc::not_ready;
 use super::pod::{Desk, Pod};
 use super::prepared;
@@ -38,8 +39,15 @@ pub(super) struct Asked<'q, 'c> {
 impl Desk {
     /// Answers one question. `age_ms` is [`Pod::age_ms`], asked once for all that are answered together, and `counts` are theirs. `whole`:
     /// `take` wants [`Reply::Whole`].
-    pub(super) fn answer(
+    pub(super) fn answer(&self, question: &Question<'_>, age_ms: u64, whole: bool, counts: &mut Batch<'_>, take: impl FnMut(Reply<'_>)) {
+        self.answer_from(question.flag_key, question, age_ms, whole, counts, take);
+    }
+
+    /// The same from the flag that is held there, see [`crate::flag::overridden`].
+    #[inline]
+    fn answer_from(
         &self,
+        place: &str,
         question: &Question<'_>,
         age_ms: u64,
         whole: bool,
@@ -49,7 +57,7 @@ impl Desk {
         let Question { flag_key, context, default_value, wanted } = question;
         let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, replica: &self.pod.replica, whole };
         let replica = &self.pod.replica;
-        let depends = replica.with(flag_key, |held| match held {
+        let depends = replica.with(place, |held| match held {
             // Its prerequisites are looked up in the same map, which must not happen under the guard.
             Some(held) if held.flag.has_prerequisites() => true,
             Some(held) => {
@@ -62,7 +70,7 @@ impl Desk {
             }
         });
         if depends {
-            match replica.batch(|view| Family::of(flag_key, view, age_ms)) {
+            match replica.batch(|view| Family::of(place, view, age_ms)) {
                 Some(family) => asked.decide_family(&family, counts, take),
                 None => asked.unknown(true, counts, take),
             }
@@ -121,17 +129,18 @@ impl Desk {
     pub(super) fn answer_sdk<R>(
         &self,
         question: &Question<'_>,
-        is_inspection: bool,
+        asking: &Asking,
         mut say: impl FnMut(&Answer<'_>, &Definition) -> R,
     ) -> Option<R> {
         // Before the flag is decided: under the guard of the map nothing else may be looked up.
-        let definition = self.pod.replica.with(question.flag_key, |held| held.map(|held| Arc::clone(held.flagd()))).unwrap_or_default();
+        let place = self.pod.place(question.flag_key, asking.scope(self));
+        let definition = self.pod.replica.with(&place, |held| held.map(|held| Arc::clone(held.flagd()))).unwrap_or_default();
         let mut counts = self.tally.batch();
-        if is_inspection {
+        if asking.is_inspection {
             counts.mute();
         }
         let mut said = None;
-        self.answer(question, self.pod.age_ms(), true, &mut counts, |reply| {
+        self.answer_from(&place, question, self.pod.age_ms(), true, &mut counts, |reply| {
             if let Reply::Whole(answer) = reply {
                 said = Some(say(answer, &definition));
             }
@@ -140,11 +149,11 @@ impl Desk {
         said
     }
 
-    /// Every flag, decided in one state and given to `take`. When a change came between, what it took is thrown away and taken again.
+    /// Every flag that is asked for, decided in one state and given to `take`. When a change came between, what it took is thrown away and taken again.
     pub(super) fn answer_all<T>(
         &self,
         context: &Context<'_>,
-        is_inspection: bool,
+        asking: &Asking,
         begin: impl Fn() -> T,
         mut take: impl FnMut(&mut T, &Held, &Answer<'_>) -> Result<(), Status>,
     ) -> Result<T, Status> {
@@ -155,21 +164,22 @@ impl Desk {
         }
         let age_ms = self.pod.age_ms();
         let mut counts = self.tally.batch();
-        if is_inspection {
+        if asking.is_inspection {
             counts.mute();
         }
         let taken = replica.batch(|view| {
             counts.forget();
             let mut all = begin();
-            for flag_key in view.keys("") {
-                let asked = Asked { flag_key: &flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: true };
+            for place in view.selected(asking.scope(self)) {
+                let flag_key = overridden::key(&place);
+                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: true };
                 let mut went = Ok(());
                 let mut take = |held: &Held, reply: Reply<'_>| {
                     if let Reply::Whole(answer) = reply {
                         went = take(&mut all, held, answer);
                     }
                 };
-                let depends = view.with(&flag_key, |held| match held {
+                let depends = view.with(&place, |held| match held {
                     Some(held) if held.flag.has_prerequisites() => true,
                     Some(held) => {
                         asked.decide(held, &mut counts, |reply| take(held, reply));
@@ -177,7 +187,7 @@ impl Desk {
                     }
                     None => false,
                 });
-                if depends && let Some(family) = Family::of(&flag_key, view, age_ms) {
+                if depends && let Some(family) = Family::of(&place, view, age_ms) {
                     asked.decide_family(&family, &mut counts, |reply| take(&family.flag, reply));
                 }
                 went?;

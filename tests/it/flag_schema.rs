@@ -90,6 +90,7 @@ flags:
     targeting: {}
     fractionalVersion: 2
     metadata: { team: x }
+    source: a.json
     metrics:
       errors: { kind: binomial, direction: lower, margin: { absolute: 0.01 }, minUnits: 200, onFail: pause, expected: 0.01 }
       score: { kind: mean, clip: [0, 10.5], direction: higher, event: rated, margin: { relative: 0.05 }, mode: no_harm, lag: 24h }

@@ -228,6 +228,64 @@ async fn a_selector_means_this_environment_or_nothing_and_a_wrong_one_is_refused
     assert_eq!(failure(client.event_stream(selecting(v2::EventStreamRequest {}, "region=eu")).await).0, Code::InvalidArgument);
 }
 
+/// Flags of two sets and of none; one of them says where it was read.
+const SETS: &str = r#"
+flags:
+  pay: { variants: { a: x }, defaultVariant: a, metadata: { flagSetId: payments }, source: a.json }
+  ship: { variants: { a: y }, defaultVariant: a, metadata: { flagSetId: shipping } }
+  plain: { variants: { a: z }, defaultVariant: a, metadata: { flagSetId: "" } }
+  ours: { variants: { a: o }, defaultVariant: a }
+"#;
+
+#[tokio::test]
+async fn a_selector_takes_the_flags_that_say_they_are_of_the_set_or_of_the_source() {
+    let pod = Pod::start(SETS).await;
+    for (selector, taken, reflected) in [
+        ("flagSetId=payments", vec!["pay"], json!({ "flagSetId": "payments" })),
+        ("flagSetId=", vec!["plain"], json!({})),
+        ("flagSetId=test", vec!["ours"], json!({ "flagSetId": "test" })),
+        ("source=a.json", vec!["pay"], json!({ "flagSetId": "test", "source": "a.json" })),
+        ("test", vec!["ours", "plain", "ship"], json!({ "flagSetId": "test", "source": "test" })),
+        ("", vec!["ours", "pay", "plain", "ship"], json!({ "flagSetId": "test" })),
+    ] {
+        let all = v1(&pod).await.resolve_all(selecting(v1::ResolveAllRequest { context: None }, selector)).await.unwrap().into_inner();
+        let keys: Vec<_> = all.flags.into_keys().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        assert_eq!((keys, read(all.metadata)), (taken.iter().map(|key| (*key).to_owned()).collect(), reflected), "{selector}");
+        for key in ["ours", "pay", "plain", "ship"] {
+            let request = v2::ResolveStringRequest { flag_key: key.into(), context: None };
+            let answered = v2(&pod).await.resolve_string(selecting(request, selector)).await;
+            assert_eq!(answered.is_ok(), taken.contains(&key), "{key} for {selector}");
+        }
+    }
+    let request = v2::ResolveStringRequest { flag_key: "pay".into(), context: None };
+    let pay = v2(&pod).await.resolve_string(selecting(request, "source=a.json")).await.unwrap().into_inner();
+    assert_eq!(read(pay.metadata), json!({ "flagSetId": "payments", "source": "a.json", "revision": "1" }));
+    let request = v2::ResolveStringRequest { flag_key: "plain".into(), context: None };
+    let plain = v2(&pod).await.resolve_string(request).await.unwrap().into_inner();
+    assert_eq!(read(plain.metadata), json!({ "revision": "1" }), "an empty set is not told");
+}
+
+#[tokio::test]
+async fn a_stream_of_a_set_hears_which_flags_enter_change_and_leave_it() {
+    let mut pod = Pod::start(SETS).await;
+    let stream = v2(&pod).await.event_stream(selecting(v2::EventStreamRequest {}, "flagSetId=payments")).await.unwrap();
+    let mut events = Events(stream.into_inner());
+    assert_eq!(events.next().await.0, "provider_ready");
+    assert_eq!(events.change().await, told(&[("pay", "update")]));
+    let of = |key: &str, set: &str, value: &str| {
+        format!("flags: {{ {key}: {{ variants: {{ a: {value} }}, defaultVariant: a, metadata: {{ flagSetId: {set} }} }} }}")
+    };
+    pod.apply(&of("ship", "shipping", "other"));
+    pod.apply(&of("ship", "payments", "other"));
+    assert_eq!(events.change().await, told(&[("ship", "write")]));
+    pod.apply(&of("pay", "payments", "new"));
+    assert_eq!(events.change().await, told(&[("pay", "update")]));
+    pod.apply(&of("pay", "shipping", "new"));
+    assert_eq!(events.change().await, told(&[("pay", "delete")]));
+    pod.delete("ship");
+    assert_eq!(events.change().await, told(&[("ship", "delete")]));
+}
+
 #[tokio::test]
 async fn a_split_and_a_kill_are_told_as_targeting_with_the_reason_in_the_metadata() {
     let mut pod = Pod::start(FLAGS).await;
@@ -420,7 +478,7 @@ async fn a_stream_says_ready_at_once_and_then_which_flags_changed() {
     pod.delete("limit");
     assert_eq!(events.change().await, told(&[("limit", "delete")]));
     pod.apply("flags: { one: { variants: { a: 1 }, defaultVariant: a }, two: { variants: { a: 1 }, defaultVariant: a } }");
-    assert_eq!(events.change().await, told(&[("one", "update"), ("two", "update")]));
+    assert_eq!(events.change().await, told(&[("one", "write"), ("two", "write")]));
     // Its own state is what it was, and what it serves may not be.
     pod.kill("new_checkout_flow");
     let mut heard = events.change().await;

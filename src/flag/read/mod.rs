@@ -51,6 +51,7 @@ pub(super) const FLAG: &[&str] = &[
     "prerequisites",
     "rollout",
     "rules",
+    "source",
     "state",
     "tags",
     "targeting",
@@ -244,6 +245,7 @@ fn flag(node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut P
         guard,
         rollout,
         metadata: metadata(&fields, path, problems),
+        source: fields.text("source", path, problems),
     })
 }
 

@@ -66,6 +66,8 @@ pub(super) struct Entry {
     pub definition: Bytes,
     pub tags: Vec<Box<str>>,
     pub tags_before: Vec<Box<str>>,
+    /// There was no flag of this key.
+    pub is_new: bool,
 }
 
 /// When a change became visible: where the replica stood, and when the control plane had committed it.
@@ -243,9 +245,13 @@ impl ChangeList {
             ChangeKind::Killed | ChangeKind::Restored => Some(place),
             // What comes under this key again is another flag, which was never restored.
             ChangeKind::Deleted => None,
-            ChangeKind::Updated | ChangeKind::PrerequisiteChanged => before.and_then(|before| before.toggled),
+            ChangeKind::Updated | ChangeKind::PrerequisiteChanged => before.as_ref().and_then(|before| before.toggled),
         };
-        let note = Arc::new(Note { former_tags, toggled, ..entry.into_note(place, moment) });
+        let created = match entry.is_new {
+            true => Some(place),
+            false => before.as_ref().and_then(|before| before.created),
+        };
+        let note = Arc::new(Note { former_tags, toggled, created, ..entry.into_note(place, moment) });
         for place in [Some(note.changed), note.toggled].into_iter().flatten() {
             self.by_place.insert(place, note.clone());
         }
@@ -323,14 +329,29 @@ impl Entry {
             definition: note.definition.clone(),
             tags: note.tags.clone(),
             tags_before: Vec::new(),
+            is_new: false,
         }
     }
 
     fn into_note(self, changed: Place, moment: Moment) -> Note {
-        let Self { key, kind, killed, revision, definition, tags, tags_before: _ } = self;
+        let Self { key, kind, killed, revision, definition, tags, tags_before: _, is_new: _ } = self;
         let Moment { position: Position { epoch, .. }, origin_time_us } = moment;
         let (former_tags, frames) = Default::default();
         let deleted = kind == ChangeKind::Deleted;
-        Note { key, deleted, killed, revision, origin_time_us, definition, tags, former_tags, frames, epoch, changed, toggled: None }
+        Note {
+            key,
+            deleted,
+            killed,
+            revision,
+            origin_time_us,
+            definition,
+            tags,
+            former_tags,
+            frames,
+            epoch,
+            changed,
+            toggled: None,
+            created: None,
+        }
     }
 }

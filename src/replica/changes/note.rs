@@ -39,6 +39,8 @@ pub struct Note {
     pub(super) changed: Place,
     /// Of the last kill or restore of this flag. A flag that comes under the key of a deleted one has none.
     pub(super) toggled: Option<Place>,
+    /// Where it came into being, if that is listed.
+    pub(super) created: Option<Place>,
 }
 
 pub const FRAME_SLOTS: usize = 8;
@@ -64,6 +66,11 @@ pub struct FormerTags {
 const FORMER_TAGS: usize = TAGS;
 
 impl Note {
+    /// Whether a reader from that cursor has not heard of the flag, as far as is known.
+    pub fn is_new_to(&self, cursor: Cursor) -> bool {
+        self.created.is_some_and(|created| created > cursor.place)
+    }
+
     /// Where a reader that was told this may resume. Not at the revision of the change itself: it may have changed more flags, which come
     /// next. A kill overtakes changes that must not be skipped, so that nothing can be said; nor when a flag has only left a selection,
     /// which may be told in place of a kill.

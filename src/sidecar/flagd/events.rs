@@ -6,7 +6,7 @@
 //! A stream begins with one event that names every flag, which flagd has not: clients keep values from one stream to the next (Python's over a
 //! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,13 +19,14 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
-use crate::replica::{ChangeKind, Changes, Cursor};
+use crate::flag::overridden;
+use crate::replica::{ChangeKind, Changes, Cursor, Note};
 use crate::sidecar::bell::Seat;
 use crate::sidecar::body::{Body, Source, Step};
 use crate::sidecar::grpc::{Only, contained, draining, refuse, respond};
 use crate::sidecar::pod::{Desk, Place};
 use crate::telemetry::rpc::{self, Rpc};
-use crate::wire::evaluation::flagd::Event;
+use crate::wire::evaluation::flagd::{Became, Event};
 
 use super::Asking;
 
@@ -68,6 +69,8 @@ struct Events {
     cursor: Option<Cursor>,
     /// The client was not told yet that what it kept from an earlier stream may be old.
     owes_everything: bool,
+    /// Of a selection: the keys that the client sees, so that it hears when one enters or leaves.
+    seen: BTreeSet<Arc<str>>,
     /// Of the bell, when the list had nothing more.
     heard: Option<u64>,
     /// Changes wait for their time.
@@ -90,6 +93,7 @@ impl Events {
             asking,
             cursor: None,
             owes_everything: true,
+            seen: BTreeSet::new(),
             heard: None,
             is_held_back: false,
             next_change: now,
@@ -113,21 +117,32 @@ impl Events {
             self.cursor = Some(replica.cursor());
             return Some(Event::Ready.frame());
         };
-        if self.asking.is_selected && std::mem::take(&mut self.owes_everything) {
-            let keys = replica.batch(|view| view.keys(""));
-            if !keys.is_empty() {
-                let flags: Vec<_> = keys.iter().map(|key| (&**key, false)).collect();
-                return Some(Event::Change(&flags).frame());
+        if std::mem::take(&mut self.owes_everything) {
+            let keys = self.keys();
+            let is_all = self.asking.selection.is_all();
+            let event = (!keys.is_empty()).then(|| {
+                let flags: Vec<_> = keys.iter().map(|key| (&**key, Became::Updated)).collect();
+                Event::Change(&flags).frame()
+            });
+            if !is_all {
+                self.seen = keys.into_iter().collect();
+            }
+            if event.is_some() {
+                return event;
             }
         }
         let rung = Some(self.desk.bell.rung());
-        if !self.asking.is_selected || self.heard == rung && !self.is_held_back {
+        if self.heard == rung && !self.is_held_back {
             return None;
         }
         let waits = Instant::now() < self.next_change;
-        let mut news = News { cursor, flags: BTreeMap::new() };
+        let mut news = News { cursor, flags: BTreeMap::new(), is_lost: false };
         let is_all = news.take(&self.desk, if waits { 0 } else { TAKE });
         self.cursor = Some(news.cursor);
+        match self.asking.selection.is_all() {
+            true => news.flags.retain(|place, _| !overridden::is_place(place)),
+            false => self.select(&mut news),
+        }
         self.is_held_back = !is_all;
         if is_all {
             self.heard = rung;
@@ -136,8 +151,39 @@ impl Events {
             return None;
         }
         self.next_change = Instant::now() + PACE;
-        let flags: Vec<_> = news.flags.iter().map(|(key, is_deleted)| (&**key, *is_deleted)).collect();
+        let flags: Vec<_> = news.flags.iter().map(|(key, became)| (&**key, *became)).collect();
         Some(Event::Change(&flags).frame())
+    }
+
+    /// Of every flag that is selected now.
+    fn keys(&self) -> Vec<Arc<str>> {
+        let places = self.desk.pod.replica.batch(|view| view.selected(self.asking.scope(&self.desk)));
+        let key = |place: Arc<str>| if overridden::is_place(&place) { overridden::key(&place).into() } else { place };
+        places.into_iter().map(key).collect()
+    }
+
+    /// Leaves what the client sees, and says what became of it there.
+    fn select(&mut self, news: &mut News) {
+        let scope = self.asking.scope(&self.desk);
+        let places = std::mem::take(&mut news.flags);
+        let mut keys: BTreeSet<Arc<str>> = places.into_keys().map(|place| overridden::key(&place).into()).collect();
+        if news.is_lost {
+            keys.extend(self.seen.iter().cloned());
+        }
+        for key in keys {
+            let is_taken = self.desk.pod.replica.batch(|view| view.place(&key, scope).is_some());
+            let became = match (self.seen.contains(&key), is_taken) {
+                (false, false) => continue,
+                (false, true) => Became::Written,
+                (true, true) => Became::Updated,
+                (true, false) => Became::Deleted,
+            };
+            match became {
+                Became::Deleted => _ = self.seen.remove(&key),
+                Became::Written | Became::Updated => _ = self.seen.insert(key.clone()),
+            }
+            news.flags.insert(key, became);
+        }
     }
 
     fn end(&mut self, status: Status) -> Poll<Step> {
@@ -151,8 +197,10 @@ impl Events {
 /// What changed since the cursor, each flag once.
 struct News {
     cursor: Cursor,
-    /// And whether it was deleted.
-    flags: BTreeMap<Arc<str>, bool>,
+    /// By where they are held.
+    flags: BTreeMap<Arc<str>, Became>,
+    /// Everything may have changed, also what is not named.
+    is_lost: bool,
 }
 
 impl News {
@@ -160,19 +208,28 @@ impl News {
     fn take(&mut self, desk: &Desk, limit: usize) -> bool {
         loop {
             let Changes { notes, cursor, lost, more, .. } = desk.pod.replica.changes_after(self.cursor, limit);
-            self.cursor = cursor;
+            let before = std::mem::replace(&mut self.cursor, cursor);
             let is_last = !more || limit == 0 && notes.is_empty();
-            self.flags.extend(notes.into_iter().map(|(kind, note)| (note.key.clone(), kind == ChangeKind::Deleted)));
+            self.flags.extend(notes.into_iter().map(|(kind, note)| (note.key.clone(), became(kind, &note, before))));
             if lost {
                 // Everything may have changed.
                 desk.pod.lagged_watchers.fetch_add(1, Ordering::Relaxed);
-                let keys = desk.pod.replica.batch(|view| view.keys(""));
-                self.flags.extend(keys.into_iter().map(|key| (key, false)));
+                let places = desk.pod.replica.batch(|view| view.all());
+                self.flags.extend(places.into_iter().map(|place| (place, Became::Updated)));
+                self.is_lost = true;
             }
             if is_last {
                 return !more;
             }
         }
+    }
+}
+
+fn became(kind: ChangeKind, note: &Note, before: Cursor) -> Became {
+    match kind {
+        ChangeKind::Deleted => Became::Deleted,
+        _ if note.is_new_to(before) => Became::Written,
+        _ => Became::Updated,
     }
 }
 

@@ -2,6 +2,7 @@
 //! where they look for it. What they are answered is decided, counted and noted as what `Evaluate` answers.
 
 mod events;
+mod selected;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use tonic::Status;
 
 use crate::flag::ErrorCode;
 use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Service, Type};
+use crate::wire::evaluation::selection::{Scope, Selection};
 use crate::wire::evaluation::{Answer, Refused};
 
 use super::call::Call;
@@ -39,11 +41,10 @@ enum Method {
 }
 
 /// Who asks, and for which flags.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Asking {
     pub(super) is_inspection: bool,
-    /// The selector means the flags that are held here, and not another set, which has none.
-    pub(super) is_selected: bool,
+    pub(super) selection: Selection,
 }
 
 pub(super) fn at(path: &str) -> Option<Called> {
@@ -92,8 +93,12 @@ impl Asking {
             headers.get(SELECTOR).map_or(Ok(""), |selector| selector.to_str()).map_err(|_| "the selector is no text".to_owned())?;
         Ok(Self {
             is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
-            is_selected: wire::selects(selector, &desk.pod.environment)?,
+            selection: Selection::parse(selector)?,
         })
+    }
+
+    pub(super) fn scope<'s>(&'s self, desk: &'s Desk) -> Scope<'s> {
+        Scope { selection: &self.selection, environment: &desk.pod.environment }
     }
 }
 
@@ -102,14 +107,12 @@ fn resolve(desk: &Arc<Desk>, service: Service, of: Type, asking: Asking, request
     Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| {
         let mut question = wire::read_question(message).map_err(unreadable)?;
         question.wanted = Some(of.value_type());
-        if !asking.is_selected {
-            return Err(failed(ErrorCode::FlagNotFound));
-        }
-        let resolved = desk.answer_sdk(&question, asking.is_inspection, |answer, definition| {
+        let scope = asking.scope(desk);
+        let resolved = desk.answer_sdk(&question, &asking, |answer, definition| {
             if let Some(span) = span {
                 span.decided(&desk.outcome(&question, answer));
             }
-            resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, &desk.pod.environment))
+            resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, scope))
         });
         resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
     })
@@ -133,20 +136,17 @@ fn resolve_all(desk: &Arc<Desk>, service: Service, asking: Asking, request: Requ
     // What becomes of each flag is in the answer; the span says that they were asked for.
     Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, _span| {
         let context = wire::read_question_of_all(message).map_err(unreadable)?;
-        let environment = &desk.pod.environment;
-        if !asking.is_selected {
-            return Ok(AllResolved::new(service).into_frame(environment));
-        }
+        let scope = asking.scope(desk);
         let all = desk.answer_all(
             &context,
-            asking.is_inspection,
+            &asking,
             || AllResolved::new(service),
             |all, held, answer| {
                 // What has no value and no default has no place here (flagd.md 1.6).
                 if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
                     return Ok(());
                 }
-                all.push(answer, held.flag.kind(), held.flagd(), environment);
+                all.push(answer, held.flag.kind(), held.flagd(), scope);
                 if all.len() > MAX_BATCH_ANSWER_BYTES {
                     return Err(Status::resource_exhausted(format!(
                         "all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each"
@@ -155,7 +155,7 @@ fn resolve_all(desk: &Arc<Desk>, service: Service, asking: Asking, request: Requ
                 Ok(())
             },
         )?;
-        Ok(all.into_frame(environment))
+        Ok(all.into_frame(scope))
     })
 }
 

@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 
 use crate::flag::{ErrorCode, metro64};
 use crate::wire::evaluation::ofrep::{self as wire, Asked};
+use crate::wire::evaluation::selection::{Scope, Selection};
 use crate::wire::evaluation::{Question, Refused};
 
 use super::flagd::Asking;
@@ -112,11 +113,13 @@ async fn read(body: Incoming, headers: &HeaderMap) -> Result<Bytes, Refusal> {
 }
 
 fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
-    let environment = &desk.pod.environment;
-    let failed = |code: ErrorCode, details: &str| json_answer(status_of(code), &wire::failed(key, code, details, environment));
-    let asking = match Asking::read(desk, headers) {
+    let asking = Asking::read(desk, headers);
+    let all = Selection::All;
+    let scope = Scope { selection: asking.as_ref().map_or(&all, |asking| &asking.selection), environment: &desk.pod.environment };
+    let failed = |code: ErrorCode, details: &str| json_answer(status_of(code), &wire::failed(key, code, details, scope));
+    let asking = match &asking {
         Ok(asking) => asking,
-        Err(wrong) => return failed(ErrorCode::General, &wrong),
+        Err(wrong) => return failed(ErrorCode::General, wrong),
     };
     let asked = match Asked::read(body) {
         Ok(asked) => asked,
@@ -126,12 +129,9 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         Ok(context) => context,
         Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
     };
-    if !asking.is_selected {
-        return failed(ErrorCode::FlagNotFound, &wire::not_found(key));
-    }
     let question = Question { flag_key: key, context, ..Question::default() };
-    let evaluated = desk.answer_sdk(&question, asking.is_inspection, |answer, definition| {
-        json_answer(answer.error.map_or(StatusCode::OK, status_of), &wire::evaluated(answer, definition, environment))
+    let evaluated = desk.answer_sdk(&question, asking, |answer, definition| {
+        json_answer(answer.error.map_or(StatusCode::OK, status_of), &wire::evaluated(answer, definition, scope))
     });
     evaluated.unwrap_or_else(|| failed(ErrorCode::General, "a bug in the sidecar: nothing was answered"))
 }
@@ -148,22 +148,19 @@ fn evaluate_all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>
     let asking = Asking::read(desk, headers).map_err(|wrong| failed(ErrorCode::General, &wrong))?;
     let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
     let context = asked.context().map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
-    let environment = &desk.pod.environment;
+    let scope = asking.scope(desk);
     let begin = || br#"{"flags":["#.to_vec();
-    let mut out = match asking.is_selected {
-        false => begin(),
-        // Written as they are decided: of a large environment the answer is large enough by itself.
-        true => desk
-            .answer_all(&context, asking.is_inspection, begin, |out: &mut Vec<u8>, held, answer| {
-                if !out.ends_with(b"[") {
-                    out.push(b',');
-                }
-                out.extend_from_slice(wire::evaluated(answer, held.flagd(), environment).to_string().as_bytes());
-                Ok(())
-            })
-            .map_err(|status| Box::new(of_status(&status)))?,
-    };
-    out.extend_from_slice(format!(r#"],"metadata":{}}}"#, wire::metadata_of_all(environment)).as_bytes());
+    // Written as they are decided: of a large environment the answer is large enough by itself.
+    let mut out = desk
+        .answer_all(&context, &asking, begin, |out: &mut Vec<u8>, held, answer| {
+            if !out.ends_with(b"[") {
+                out.push(b',');
+            }
+            out.extend_from_slice(wire::evaluated(answer, held.flagd(), scope).to_string().as_bytes());
+            Ok(())
+        })
+        .map_err(|status| Box::new(of_status(&status)))?;
+    out.extend_from_slice(format!(r#"],"metadata":{}}}"#, wire::metadata_of_all(scope)).as_bytes());
     Ok(out)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 
-use crate::flag::Position;
+use crate::flag::{Position, overridden};
 use crate::replica::Cursor;
 use crate::wire::SELECTOR_NAMES;
 use crate::wire::evaluation::{Context, Malformed, Refused};
@@ -85,7 +85,9 @@ impl From<FlagSelector> for Selection {
 impl Selection {
     /// Whatever its tags are.
     pub(super) fn names(&self, key: &str) -> bool {
-        key.starts_with(&self.prefix) && (self.keys.is_empty() || self.keys.binary_search_by(|held| held.as_str().cmp(key)).is_ok())
+        !overridden::is_place(key)
+            && key.starts_with(&self.prefix)
+            && (self.keys.is_empty() || self.keys.binary_search_by(|held| held.as_str().cmp(key)).is_ok())
     }
 
     pub(super) fn has_tags(&self, tags: &[Box<str>]) -> bool {

@@ -10,6 +10,7 @@ use super::answer::{Answer, put_key, put_string, put_varint, write_message};
 use super::context::Context;
 use super::question::Question;
 use super::reader::{Key, Reader, delimited};
+use super::selection::Scope;
 use super::value::{EncodedValue, put_delimited, struct_message};
 use super::{Malformed, Refused};
 
@@ -17,6 +18,8 @@ use super::{Malformed, Refused};
 const FLAG_KEY: Key = delimited(1);
 const CONTEXT: Key = delimited(2);
 const CONTEXT_OF_ALL: Key = delimited(1);
+/// In the metadata of a flag: the set that it is in.
+const SET: &str = "flagSetId";
 /// Of a `google.protobuf.Value`.
 const OBJECT: Key = delimited(5);
 
@@ -44,6 +47,7 @@ pub enum Type {
 pub struct Definition {
     /// Empty of most flags.
     metadata: Map<String, Json>,
+    source: Option<Box<str>>,
     /// It says what a kill serves, or what is measured to kill it: it is to be stopped one day, and no client may keep its value.
     is_armed: bool,
 }
@@ -57,15 +61,33 @@ impl Definition {
             #[serde(default)]
             metadata: Map<String, Json>,
             #[serde(default)]
+            source: Option<Box<str>>,
+            #[serde(default)]
             kind: Option<String>,
             kill_variant: Option<serde::de::IgnoredAny>,
             guard: Option<serde::de::IgnoredAny>,
             rollout: Option<serde::de::IgnoredAny>,
         }
         // It has been compiled from these bytes.
-        let Ok(Parts { metadata, kind, kill_variant, guard, rollout }) = serde_json::from_slice(canonical) else { return Self::default() };
+        let Ok(Parts { metadata, source, kind, kill_variant, guard, rollout }) = serde_json::from_slice(canonical) else {
+            return Self::default();
+        };
         let is_armed = kill_variant.or(guard).or(rollout).is_some() || kind.as_deref() == Some("kill-switch");
-        Self { metadata, is_armed }
+        Self { metadata, source, is_armed }
+    }
+
+    /// The set that the flag says it is in; empty: in none. `None`: it does not say.
+    pub fn set(&self) -> Option<&str> {
+        self.metadata.get(SET)?.as_str()
+    }
+
+    pub fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+
+    /// What the flag says about itself, its set included.
+    pub fn metadata(&self) -> &Map<String, Json> {
+        &self.metadata
     }
 }
 
@@ -134,8 +156,8 @@ pub fn reason(answer: &Answer<'_>, definition: &Definition) -> &'static str {
 }
 
 /// Of the set, then ours, then the flag's own, which win (flagd.md 1.6).
-pub fn metadata(answer: &Answer<'_>, definition: &Definition, environment: &str) -> Map<String, Json> {
-    let mut metadata = set_metadata(environment);
+pub fn metadata(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Map<String, Json> {
+    let mut metadata = scope.metadata();
     // Texts: a number is a double there, and a revision has 64 bits.
     metadata.insert("revision".to_owned(), answer.revision.to_string().into());
     if !answer.rule.is_empty() {
@@ -145,29 +167,15 @@ pub fn metadata(answer: &Answer<'_>, definition: &Definition, environment: &str)
         metadata.insert("reason".to_owned(), answer.reason.as_str().into());
     }
     metadata.extend(definition.metadata.iter().map(|(name, value)| (name.clone(), value.clone())));
+    // Flags that are in no set may say so.
+    if metadata.get(SET).is_some_and(|set| set == "") {
+        metadata.remove(SET);
+    }
     metadata
 }
 
-/// Of all flags that are served.
-pub fn set_metadata(environment: &str) -> Map<String, Json> {
-    Map::from_iter([("flagSetId".to_owned(), environment.into())])
-}
-
-/// Whether a selector (flagd.md 1.7) means the one set that is served here, which is the environment. One that means another set selects
-/// nothing.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn selects(selector: &str, environment: &str) -> Result<bool, String> {
-    match selector.trim().split_once('=') {
-        None => Ok(selector.trim().is_empty() || selector.trim() == environment),
-        Some(("flagSetId" | "source", name)) => Ok(name == environment),
-        Some((name, _)) => Err(format!("the selector asks by `{name}`, expected `flagSetId` or `source`")),
-    }
-}
-
 /// A `Resolve…Response` with its frame. The answer is of that type, or has no value.
-pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, environment: &str) -> Bytes {
+pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, scope: Scope<'_>) -> Bytes {
     let mut message = Vec::with_capacity(128);
     match (answer.value, of) {
         (Some(EncodedValue::Bool(value)), _) => put_bool(&mut message, 1, value),
@@ -182,7 +190,7 @@ pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, environm
     }
     put_string(&mut message, 2, reason(answer, definition));
     put_string(&mut message, 3, answer.variant);
-    put_delimited(&mut message, 4, &struct_message(&metadata(answer, definition, environment)));
+    put_delimited(&mut message, 4, &struct_message(&metadata(answer, definition, scope)));
     framed(&message)
 }
 
@@ -204,7 +212,7 @@ impl AllResolved {
     }
 
     /// `of`: the type of the flag, which a value of zero has when there is none (flagd.md 1.6).
-    pub fn push(&mut self, answer: &Answer<'_>, of: ValueType, definition: &Definition, environment: &str) {
+    pub fn push(&mut self, answer: &Answer<'_>, of: ValueType, definition: &Definition, scope: Scope<'_>) {
         let mut flag = Vec::new();
         put_string(&mut flag, 1, reason(answer, definition));
         put_string(&mut flag, 2, answer.variant);
@@ -219,7 +227,7 @@ impl AllResolved {
             (None, ValueType::Object) => put_delimited(&mut flag, 6, &[]),
         }
         if self.service != Service::Schema {
-            put_delimited(&mut flag, 7, &struct_message(&metadata(answer, definition, environment)));
+            put_delimited(&mut flag, 7, &struct_message(&metadata(answer, definition, scope)));
         }
         let mut entry = Vec::with_capacity(flag.len() + answer.flag_key.len() + 8);
         put_delimited(&mut entry, 1, answer.flag_key.as_bytes());
@@ -237,9 +245,9 @@ impl AllResolved {
     }
 
     /// With the frame around it.
-    pub fn into_frame(mut self, environment: &str) -> Bytes {
+    pub fn into_frame(mut self, scope: Scope<'_>) -> Bytes {
         if self.service != Service::Schema {
-            put_delimited(&mut self.flags, 2, &struct_message(&set_metadata(environment)));
+            put_delimited(&mut self.flags, 2, &struct_message(&scope.metadata()));
         }
         framed(&self.flags)
     }
@@ -251,8 +259,15 @@ pub enum Event<'a> {
     Ready,
     KeepAlive,
     Shutdown,
-    /// Keys, and whether the flag was deleted.
-    Change(&'a [(&'a str, bool)]),
+    Change(&'a [(&'a str, Became)]),
+}
+
+/// What became of a flag, for those who see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Became {
+    Written,
+    Updated,
+    Deleted,
 }
 
 impl Event<'_> {
@@ -272,18 +287,22 @@ impl Event<'_> {
     }
 }
 
-/// A `Struct` of keys, each with a `Struct` that says what became of it. Which flag is new is not known here, and all that clients ask is
-/// which keys.
-fn changed(flags: &[(&str, bool)]) -> Vec<u8> {
+/// A `Struct` of keys, each with a `Struct` that says what became of it.
+fn changed(flags: &[(&str, Became)]) -> Vec<u8> {
     let told = |what: &str| {
         let mut text = Vec::new();
         EncodedValue::String(what).put(&mut text);
         object(&entry("type", &text))
     };
-    let (update, delete) = (told("update"), told("delete"));
+    let (write, update, delete) = (told("write"), told("update"), told("delete"));
     let mut message = Vec::new();
-    for (key, is_deleted) in flags {
-        message.extend(entry(key, if *is_deleted { &delete } else { &update }));
+    for (key, became) in flags {
+        let told = match became {
+            Became::Written => &write,
+            Became::Updated => &update,
+            Became::Deleted => &delete,
+        };
+        message.extend(entry(key, told));
     }
     message
 }
@@ -337,6 +356,7 @@ fn framed(message: &[u8]) -> Bytes {
 mod tests {
     use serde_json::json;
 
+    use super::super::selection::Selection;
     use super::*;
 
     fn answer(reason: Reason, value: Option<EncodedValue<'_>>) -> Answer<'_> {
@@ -362,7 +382,8 @@ mod tests {
         let definition = Definition::of(br#"{"defaultVariant":"on","metadata":{"team":"pay","rule":"mine"},"variants":{"on":true}}"#);
         let killed = Answer { rule: "rollout", ..answer(Reason::Killed, Some(EncodedValue::Bool(true))) };
         let expected = json!({ "flagSetId": "prod", "revision": "7", "reason": "KILLED", "rule": "mine", "team": "pay" });
-        assert_eq!(Json::from(metadata(&killed, &definition, "prod")), expected);
+        let scope = Scope { selection: &Selection::All, environment: "prod" };
+        assert_eq!(Json::from(metadata(&killed, &definition, scope)), expected);
     }
 
     #[test]
@@ -371,21 +392,6 @@ mod tests {
             assert!(Definition::of(format!("{{{armed}}}").as_bytes()).is_armed, "{armed}");
         }
         assert!(!Definition::of(br#"{"kind":"release","variants":{"a":{"killVariant":1}}}"#).is_armed);
-    }
-
-    #[test]
-    fn a_selector_means_the_environment_or_nothing() {
-        for (selector, expected) in [
-            ("", Ok(true)),
-            ("prod", Ok(true)),
-            ("source=prod", Ok(true)),
-            ("flagSetId=prod", Ok(true)),
-            ("flagSetId=", Ok(false)),
-            ("./flags.json", Ok(false)),
-        ] {
-            assert_eq!(selects(selector, "prod"), expected, "{selector}");
-        }
-        assert!(selects("environment=prod", "prod").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod flagd;
 pub mod ofrep;
 mod question;
 mod reader;
+pub mod selection;
 #[cfg(test)]
 mod tests;
 mod texts;

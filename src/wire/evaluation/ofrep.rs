@@ -10,6 +10,7 @@ use super::Refused;
 use super::answer::Answer;
 use super::context::Context;
 use super::flagd::{self, Definition};
+use super::selection::Scope;
 use super::value::{EncodedValue, struct_message};
 
 /// The context of a request, in the form in which all contexts are read.
@@ -43,14 +44,14 @@ impl Asked {
 }
 
 /// What is said of one flag: a success, or an error with its code.
-pub fn evaluated(answer: &Answer<'_>, definition: &Definition, environment: &str) -> Json {
+pub fn evaluated(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Json {
     if let Some(code) = answer.error {
-        return failed(answer.flag_key, code, &details(answer, code), environment);
+        return failed(answer.flag_key, code, &details(answer, code), scope);
     }
     let mut said = Map::from_iter([
         ("key".to_owned(), answer.flag_key.into()),
         ("reason".to_owned(), flagd::reason(answer, definition).into()),
-        ("metadata".to_owned(), flagd::metadata(answer, definition, environment).into()),
+        ("metadata".to_owned(), flagd::metadata(answer, definition, scope).into()),
     ]);
     // Without a value the default in the code of the caller is to be used.
     if let Some(value) = answer.value {
@@ -73,13 +74,13 @@ pub fn not_found(flag_key: &str) -> String {
     format!("flag `{shown}` does not exist")
 }
 
-pub fn failed(flag_key: &str, code: ErrorCode, details: &str, environment: &str) -> Json {
-    json!({ "key": flag_key, "errorCode": code.as_str(), "errorDetails": details, "metadata": flagd::set_metadata(environment) })
+pub fn failed(flag_key: &str, code: ErrorCode, details: &str, scope: Scope<'_>) -> Json {
+    json!({ "key": flag_key, "errorCode": code.as_str(), "errorDetails": details, "metadata": scope.metadata() })
 }
 
 /// Beside the flags.
-pub fn metadata_of_all(environment: &str) -> Json {
-    flagd::set_metadata(environment).into()
+pub fn metadata_of_all(scope: Scope<'_>) -> Json {
+    scope.metadata().into()
 }
 
 fn value_of(value: EncodedValue<'_>) -> Json {

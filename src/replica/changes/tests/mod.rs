@@ -5,7 +5,7 @@ use ChangeKind::{Deleted, Killed, PrerequisiteChanged, Restored, Updated};
 
 fn entry(key: &str, kind: ChangeKind, killed: bool) -> Entry {
     let (tags, tags_before) = (Vec::new(), Vec::new());
-    Entry { key: key.into(), kind, killed, revision: 0, definition: Bytes::new(), tags, tags_before }
+    Entry { key: key.into(), kind, killed, revision: 0, definition: Bytes::new(), tags, tags_before, is_new: false }
 }
 
 fn at(revision: Revision) -> Moment {
