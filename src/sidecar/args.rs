@@ -66,6 +66,10 @@ pub struct Serve {
     #[arg(long, env = "YARDARM_OFREP", value_name = "ADDRESS", default_value = "127.0.0.1:8016")]
     pub ofrep: Listen,
 
+    /// Pages that may ask from a browser, by their origin, as https://shop.example; * for any
+    #[arg(long = "cors-origin", env = "YARDARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origins: Vec<String>,
+
     /// Threads that answer; one for each core that is granted when it is not set
     #[arg(long, env = "YARDARM_THREADS", value_name = "THREADS")]
     pub threads: Option<usize>,
@@ -131,6 +135,7 @@ impl Default for Serve {
             socket: None,
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            cors_origins: Vec::new(),
             threads: None,
             reflection: true,
             limits: Limits::default(),

@@ -6,9 +6,10 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use tonic::{Code, Status};
 
+use super::dialect::Translated;
 use super::grpc::{draining, ok_trailers, trailers};
 
 /// Where the messages of a streamed answer come from. It is polled only when the connection can take more, so that it needs no queue.
@@ -32,6 +33,10 @@ pub(super) enum Body {
     /// Then this.
     Trailers(HeaderMap),
     Stream(Box<dyn Source>),
+    /// Of a protocol without frames and statuses: nothing comes after it.
+    Plain(Bytes),
+    /// In the words of another protocol.
+    Translated(Box<Translated>),
     /// Of a generated service; it ends with the sidecar, because nothing else ends the watch of a health check.
     Generated(Box<Generated>),
 }
@@ -68,6 +73,12 @@ impl http_body::Body for Body {
                 Step::Messages(messages) => return Poll::Ready(Some(Ok(Frame::data(messages)))),
                 Step::End(status) => status,
             },
+            Self::Plain(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
+            }
+            Self::Translated(translated) => return translated.poll_frame(cx),
             Self::Generated(generated) => {
                 let polled = Pin::new(&mut generated.inner).poll_frame(cx);
                 if polled.is_ready() || generated.drain.as_mut().poll(cx).is_pending() {
@@ -85,7 +96,16 @@ impl http_body::Body for Body {
         match self {
             Self::Empty => true,
             Self::Generated(generated) => generated.inner.is_end_stream(),
+            Self::Plain(bytes) => bytes.is_empty(),
+            Self::Translated(translated) => translated.is_end_stream(),
             Self::Message(_) | Self::Trailers(_) | Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            _ => SizeHint::default(),
         }
     }
 }

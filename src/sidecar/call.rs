@@ -45,6 +45,14 @@ impl Call {
         Self::Waiting(Box::pin(answer))
     }
 
+    /// The same call with another answer.
+    pub(super) fn map(self, change: impl FnOnce(Response<Body>) -> Response<Body> + Send + 'static) -> Self {
+        match self {
+            Self::Answered(answer) => Self::Answered(answer.map(change)),
+            Self::Waiting(answer) => Self::waiting(async move { change(answer.await) }),
+        }
+    }
+
     /// Reads the message, answers it with one message, and keeps the trace of a sampled call. `method` is fully qualified.
     pub(super) fn unary<A>(desk: &Arc<Desk>, request: Request<Incoming>, method: &str, limit: usize, answer: A) -> Self
     where

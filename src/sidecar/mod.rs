@@ -1,9 +1,9 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch, flagd -> decide -> replica
-//!                  |                                |                  ^                          ^
-//!               workers                      health, reflection      bell               ofrep (8016, HTTP)
+//! listen -> start (entrance) -> serve (sniff; HTTP/2, outbox; HTTP/1.1) -> route -> call, evaluate, stream, watch, flagd, ofrep -> decide
+//!                  |                                                       |                  ^                                 -> replica
+//!               workers                        health, reflection; dialect, connect, cors   bell
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
@@ -13,7 +13,10 @@ mod args;
 mod bell;
 mod body;
 mod call;
+mod connect;
+mod cors;
 mod decide;
+mod dialect;
 mod evaluate;
 mod evidence;
 mod flagd;
@@ -29,10 +32,12 @@ mod pod;
 mod prepared;
 mod route;
 mod serve;
+mod sniff;
 mod start;
 mod stream;
 mod tally;
 mod watch;
+mod whole;
 mod workers;
 
 pub use args::{Args, Limits, Listen, Serve, Upstream};

@@ -7,6 +7,7 @@ use crate::lifecycle::{Readiness, Shutdown};
 use crate::replica::Replica;
 
 use super::bell::Bell;
+use super::cors::Cors;
 use super::observe::Observer;
 use super::tally::Tally;
 
@@ -22,6 +23,7 @@ pub(super) struct Pod {
     pub(super) lagged_watchers: AtomicU64,
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
+    pub(super) cors: Cors,
 }
 
 /// What one thread keeps for a pod.

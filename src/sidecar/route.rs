@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use tonic::Status;
 use tower::Service as _;
@@ -11,9 +12,12 @@ use tower::util::BoxCloneSyncService;
 
 use super::body::Body;
 use super::call::Call;
+use super::connect;
+use super::dialect::{Dialect, Translated};
 use super::evaluate::{evaluate, evaluate_batch};
 use super::flagd;
 use super::grpc::{refuse, respond};
+use super::ofrep;
 use super::pod::Desk;
 use super::stream::evaluate_stream;
 use super::watch::watch_flags;
@@ -36,6 +40,16 @@ pub(super) struct Others {
 pub(super) struct Router {
     pub(super) desk: Arc<Desk>,
     pub(super) others: Arc<Others>,
+    pub(super) door: Door,
+}
+
+/// Where a connection came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Everything that is served to applications.
+    Evaluation,
+    /// OFREP alone.
+    Ofrep,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Router {
@@ -44,12 +58,22 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        let desk = &self.desk;
-        if let Some(status) = not_grpc(&request) {
-            let mut response = Response::new(Body::Empty);
-            *response.status_mut() = status;
-            return Call::answered(response);
+        let is_grpc = self.door == Door::Evaluation && request.method() == Method::POST && Dialect::of(&request) == Some(Dialect::Grpc);
+        if is_grpc { self.by_grpc(request) } else { self.by_another(request) }
+    }
+}
+
+impl Router {
+    fn by_grpc(&self, request: Request<Incoming>) -> Call {
+        if request.version() < Version::HTTP_2 {
+            // Its status is in trailers, which are not to be had of HTTP/1.1 by the clients of gRPC.
+            return Call::answered(only(StatusCode::HTTP_VERSION_NOT_SUPPORTED));
         }
+        self.at(request)
+    }
+
+    fn at(&self, request: Request<Incoming>) -> Call {
+        let desk = &self.desk;
         match request.uri().path() {
             "/yardarm.v1.Evaluation/Evaluate" => evaluate(desk, request),
             "/yardarm.v1.Evaluation/EvaluateBatch" => evaluate_batch(desk, request),
@@ -62,6 +86,56 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             },
         }
     }
+
+    /// Where browsers ask too.
+    #[cold]
+    fn by_another(&self, request: Request<Incoming>) -> Call {
+        let cors = &self.desk.pod.cors;
+        if let Some(answer) = cors.preflight(&request) {
+            return Call::answered(answer);
+        }
+        let admitted = cors.admits(request.headers());
+        let call = self.in_dialect(request);
+        let Some(admitted) = admitted else { return call };
+        call.map(|mut response| {
+            admitted.tell(response.headers_mut());
+            response
+        })
+    }
+
+    fn in_dialect(&self, mut request: Request<Incoming>) -> Call {
+        let path = request.uri().path();
+        if ofrep::is_at(path) || self.door == Door::Ofrep {
+            return Call::waiting(ofrep::answer(Arc::clone(&self.desk), request));
+        }
+        if request.method() != Method::POST {
+            return Call::answered(only(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        match (Dialect::of(&request), flagd::at(path)) {
+            (Some(Dialect::GrpcWeb), _) => {
+                request.headers_mut().insert(header::CONTENT_TYPE, Dialect::Grpc.content_type());
+                self.at(request).map(|response| {
+                    let mut response = response.map(|body| Translated::into_body(body, Dialect::GrpcWeb));
+                    response.headers_mut().insert(header::CONTENT_TYPE, Dialect::GrpcWeb.content_type());
+                    response
+                })
+            }
+            (Some(dialect), Some(called)) => connect::call(&self.desk, called, dialect, request),
+            // Connect is spoken for flagd's services, whose clients speak it.
+            (Some(Dialect::Connect(_)), None) => {
+                let what = format!("nothing is served at {path} by Connect; Yardarm's own services are served by gRPC and gRPC-Web");
+                Call::answered(connect::failed(&Status::unimplemented(what)))
+            }
+            _ => Call::answered(only(StatusCode::UNSUPPORTED_MEDIA_TYPE)),
+        }
+    }
+}
+
+/// A status of HTTP, for what is none of ours.
+fn only(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Body::Plain(Bytes::new()));
+    *response.status_mut() = status;
+    response
 }
 
 impl Others {
@@ -85,13 +159,4 @@ fn generated(mut service: Generated, desk: &Desk, request: Request<Incoming>) ->
             Err(never) => match never {},
         }
     })
-}
-
-/// What gRPC over HTTP/2 prescribes for requests that are none of its own.
-fn not_grpc(request: &Request<Incoming>) -> Option<StatusCode> {
-    if request.method() != Method::POST {
-        return Some(StatusCode::METHOD_NOT_ALLOWED);
-    }
-    let content_type = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    (!content_type.is_some_and(|value| value.starts_with(b"application/grpc"))).then_some(StatusCode::UNSUPPORTED_MEDIA_TYPE)
 }

@@ -1,4 +1,4 @@
-//! Accepting and holding connections: hyper's HTTP/2 with limits that are ours.
+//! Accepting and holding connections: hyper's HTTP/2 and HTTP/1.1 with limits that are ours.
 //!
 //! Neither tonic nor axum closes a connection that is silent or stuck in the middle of a header, and at shutdown they wait for it
 //! (platform.md 6.1). Here everything that a peer may leave half done has a deadline.
@@ -6,13 +6,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::http2;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use crate::lifecycle::Phase;
@@ -21,17 +20,19 @@ use super::Limits;
 use super::listen::UnixSocket;
 use super::outbox::{Outbox, Sending};
 use super::route::Router;
-
-/// What HTTP/2 sends first, `PRI * HTTP/2.0 …`, in bytes.
-const PREFACE_BYTES: usize = 24;
+use super::sniff::{Begun, Speaks, listen_to};
 
 /// Streams of one connection: a watcher beyond the limit would hang in silence (performance.md, trap 2).
-const MAX_STREAMS: u32 = 20_000;
+pub(super) const MAX_STREAMS: u32 = 20_000;
 
 /// Answers of one stream that wait in memory for their reader. It is what a watch puts between a kill and a reader that has stalled.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
+/// A connection of HTTP/1.1 that asks nothing is kept for so many intervals of HTTP/2's pings: longer than the pools of clients keep theirs
+/// (Go's 90 s), so that it is they who close, and no request meets a connection that is being closed here.
+const HTTP1_IDLE_PINGS: u32 = 10;
 
 pub(super) enum Listener {
     Tcp(TcpListener),
@@ -88,20 +89,29 @@ fn is_of_the_peer(error: &io::Error) -> bool {
 /// Settings of the connections of a pod.
 #[derive(Debug, Clone)]
 pub(super) struct Protocol {
+    http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     first_bytes: Duration,
 }
 
 impl Protocol {
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// `streams`: that one connection of HTTP/2 may have open.
+    pub(super) fn new(limits: &Limits, streams: u32) -> Self {
         let keep_alive = Duration::from_millis(limits.keep_alive_ms);
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            // hyper counts the time between two requests too.
+            .header_read_timeout(keep_alive * HTTP1_IDLE_PINGS)
+            // Of a header: a longer one is answered with 431.
+            .max_buf_size(MAX_HEADER_BYTES as usize);
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
             // A peer that is gone, or stuck in the middle of a frame, does not answer pings.
             .keep_alive_interval(keep_alive)
             .keep_alive_timeout(keep_alive / 2)
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(streams)
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
             .max_header_list_size(MAX_HEADER_BYTES)
             // Rapid reset (CVE-2023-44487) and its sister MadeYouReset (CVE-2025-8671).
@@ -111,7 +121,7 @@ impl Protocol {
             .auto_date_header(false);
         // The windows stay at hyper's 1 MB: a smaller connection window makes h2 close the connection of a caller with many calls in
         // flight (performance.md, trap 1).
-        Self { http2, first_bytes: Duration::from_millis(limits.first_bytes_ms) }
+        Self { http1, http2, first_bytes: Duration::from_millis(limits.first_bytes_ms) }
     }
 
     pub(super) async fn serve(&self, socket: Socket, router: Router) {
@@ -142,19 +152,26 @@ impl Protocol {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let begun = tokio::select! {
+            begun = listen_to(io) => begun,
+            () = tokio::time::sleep(self.first_bytes) => None,
+            () = router.desk.pod.shutdown.requested() => None,
+        };
+        match begun {
+            Some((Speaks::Http2, io)) => self.by_http2(io, router).await,
+            Some((Speaks::Http1, io)) => self.by_http1(io, router).await,
+            None => {}
+        }
+    }
+
+    async fn by_http2<I>(&self, io: Begun<I>, router: Router)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let desk = Arc::clone(&router.desk);
-        let (greeting, greeted) = Greeting::of(io);
-        let outbox = Outbox::new(greeting);
+        let outbox = Outbox::new(io);
         let connection = std::pin::pin!(self.http2.serve_connection(TokioIo::new(outbox.clone()), router));
         let mut connection = Sending { future: connection, outbox };
-        tokio::select! {
-            _ = &mut connection => return,
-            () = tokio::time::sleep(self.first_bytes) => {}
-            () = desk.pod.shutdown.requested() => {}
-        }
-        if !greeted.load(Ordering::Relaxed) {
-            return;
-        }
         let seat = desk.farewell.seat();
         let mut waits = false;
         let ended = std::future::poll_fn(|cx| {
@@ -176,53 +193,22 @@ impl Protocol {
             () = desk.pod.shutdown.begun(Phase::StopReplication) => {}
         }
     }
-}
 
-/// Notices that the peer has sent as much as the preface of HTTP/2. No request of HTTP/1.1 is shorter.
-pub(super) struct Greeting<I> {
-    io: I,
-    missing: usize,
-    greeted: Arc<AtomicBool>,
-}
-
-impl<I> Greeting<I> {
-    /// And what turns when it has.
-    pub(super) fn of(io: I) -> (Self, Arc<AtomicBool>) {
-        let greeted = Arc::new(AtomicBool::new(false));
-        (Self { io, missing: PREFACE_BYTES, greeted: Arc::clone(&greeted) }, greeted)
-    }
-}
-
-impl<I: AsyncRead + Unpin> AsyncRead for Greeting<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
-        if self.missing > 0 {
-            self.missing = self.missing.saturating_sub(buf.filled().len() - before);
-            self.greeted.store(self.missing == 0, Ordering::Relaxed);
+    async fn by_http1<I>(&self, io: Begun<I>, router: Router)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let shutdown = router.desk.pod.shutdown.clone();
+        let mut connection = std::pin::pin!(self.http1.serve_connection(TokioIo::new(io), router));
+        tokio::select! {
+            // How it ended is the peer's affair.
+            _ = connection.as_mut() => return,
+            () = shutdown.requested() => {}
         }
-        polled
-    }
-}
-
-impl<I: AsyncWrite + Unpin> AsyncWrite for Greeting<I> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            _ = connection => {}
+            () = shutdown.begun(Phase::StopReplication) => {}
+        }
     }
 }

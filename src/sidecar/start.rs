@@ -17,19 +17,25 @@ use crate::replica::follow::{self, Follower, Settings, Timing};
 use crate::telemetry::decisions;
 use crate::wire::replication::Identity;
 
+use super::cors::Cors;
 use super::evidence::{self, Evidence};
 use super::listen;
 use super::management;
 use super::metrics::Metrics;
 use super::observe;
-use super::ofrep;
 use super::pod::{Desk, Places, Pod};
-use super::route::{Others, Router};
-use super::serve::{Listener, Protocol, Socket, accept};
+use super::route::{Door, Others, Router};
+use super::serve::{Listener, MAX_STREAMS, Protocol, Socket, accept};
 use super::workers::Workers;
 use super::{Args, Serve, Upstream, health};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Applications of one pod keep few connections of HTTP/1.1; each may hold a body in memory.
+const MAX_OFREP_CONNECTIONS: usize = 256;
+
+/// Requests that one connection may have open there.
+const MAX_OFREP_STREAMS: u32 = 128;
 
 /// What runs, and where it was bound.
 #[derive(Debug)]
@@ -137,7 +143,7 @@ async fn serve_logging(
     shutdown: Shutdown,
     log: decisions::Place,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, ofrep, threads: _, reflection, limits, decisions } = args;
+    let Serve { listen, socket, management, ofrep, cors_origins, threads: _, reflection, limits, decisions } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
@@ -162,6 +168,7 @@ async fn serve_logging(
         watchers: Places::new(limits.max_watchers),
         lagged_watchers: AtomicU64::new(0),
         observer,
+        cors: Cors::of(cors_origins),
     });
     let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
     if let Some(scribe) = scribe {
@@ -175,10 +182,15 @@ async fn serve_logging(
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
     }
+    let enter = |door, protocol, places: &Arc<Places>| {
+        let (pod, others) = (Arc::clone(&pod), Arc::clone(&others));
+        Arc::new(Entrance { pod, desks: desks.clone(), others, door, protocol, places: Arc::clone(places), workers: workers.clone() })
+    };
     if let Some(ofrep) = ofrep {
-        home.spawn(ofrep::serve(Listener::Tcp(ofrep), desks.clone(), workers.clone(), limits.clone()));
+        let places = Places::new(MAX_OFREP_CONNECTIONS);
+        home.spawn(enter(Door::Ofrep, Protocol::new(limits, MAX_OFREP_STREAMS), &places).accept(Listener::Tcp(ofrep)));
     }
-    let entrance = Arc::new(Entrance { pod: Arc::clone(&pod), desks, others, protocol: Protocol::new(limits), workers: workers.clone() });
+    let entrance = enter(Door::Evaluation, Protocol::new(limits, MAX_STREAMS), &pod.connections);
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
@@ -205,7 +217,9 @@ struct Entrance {
     /// By number of the thread.
     desks: Vec<Arc<Desk>>,
     others: Arc<Others>,
+    door: Door,
     protocol: Protocol,
+    places: Arc<Places>,
     workers: Workers,
 }
 
@@ -213,10 +227,10 @@ impl Entrance {
     async fn accept(self: Arc<Self>, listener: Listener) {
         let shutdown = self.pod.shutdown.clone();
         // Shared by the connections: the shutdown drains until the last of them is gone.
-        let hold = Arc::new(shutdown.hold(Phase::Drain, "connections"));
+        let hold = Arc::new(shutdown.hold(Phase::Drain, self.door.connections()));
         accept(listener, shutdown.requested(), |socket| {
             // Over the limit it is closed at once: waiting in the backlog would tell the peer nothing.
-            let Some(place) = self.pod.connections.take() else { return };
+            let Some(place) = self.places.take() else { return };
             let number = self.workers.least_loaded();
             let occupied = self.workers.occupy(number);
             let (entrance, hold) = (Arc::clone(&self), Arc::clone(&hold));
@@ -229,7 +243,17 @@ impl Entrance {
     }
 
     async fn connection(&self, socket: Socket, number: usize) {
-        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others) };
+        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others), door: self.door };
         self.protocol.serve(socket, router).await;
+    }
+}
+
+impl Door {
+    /// What the shutdown waits for.
+    fn connections(self) -> &'static str {
+        match self {
+            Self::Evaluation => "connections",
+            Self::Ofrep => "OFREP connections",
+        }
     }
 }

@@ -279,10 +279,9 @@ async fn compressed_and_unframed_messages_and_other_protocols_are_refused_polite
             answered.push(frame.stream);
         }
     }
-    // HTTP/1 is not spoken here.
-    let mut http1 = Raw::silent(pod.running.tcp).await;
-    http1.send(b"GET / HTTP/1.1\r\nHost: pod\r\n\r\n").await;
-    http1.closed().await;
+    let mut neither = Raw::silent(pod.running.tcp).await;
+    neither.send(b"HELO pod\r\n\r\n").await;
+    neither.closed().await;
     assert_eq!(evaluate(&mut pod.client().await, question("greeting", person("ana"))).await.variant, "short");
 }
 

@@ -6,6 +6,7 @@ mod audit;
 mod backup;
 mod cases;
 mod cli;
+mod connect;
 mod crash;
 mod decision_log;
 mod dependencies;

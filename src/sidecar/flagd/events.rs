@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
@@ -23,7 +23,7 @@ use crate::flag::overridden;
 use crate::replica::{ChangeKind, Changes, Cursor, Note};
 use crate::sidecar::bell::Seat;
 use crate::sidecar::body::{Body, Source, Step};
-use crate::sidecar::grpc::{Only, contained, draining, refuse, respond};
+use crate::sidecar::grpc::{Only, contained, draining};
 use crate::sidecar::pod::{Desk, Place};
 use crate::telemetry::rpc::{self, Rpc};
 use crate::wire::evaluation::flagd::{Became, Event};
@@ -43,14 +43,14 @@ const PACE: Duration = Duration::from_millis(50);
 /// Changes that are taken from the list under one lock.
 const TAKE: usize = 256;
 
-pub(super) async fn event_stream(desk: Arc<Desk>, asking: Asking, request: Request<Incoming>) -> Response<Body> {
+pub(in crate::sidecar) async fn event_stream(desk: Arc<Desk>, asking: Asking, request: Request<Incoming>) -> Result<Body, Status> {
     let trace = rpc::server(request.uri().path().trim_start_matches('/'), request.headers());
     let started = Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await;
     match started.and_then(|_| place(&desk)) {
-        Ok(place) => respond(Body::Stream(Box::new(Events::new(desk, asking, place, trace)))),
+        Ok(place) => Ok(Body::Stream(Box::new(Events::new(desk, asking, place, trace)))),
         Err(status) => {
             trace.end(status.code());
-            refuse(status)
+            Err(status)
         }
     }
 }

@@ -6,22 +6,24 @@ mod selected;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::flag::ErrorCode;
+use crate::telemetry::evaluation::Evaluation;
 use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Service, Type};
 use crate::wire::evaluation::selection::{Scope, Selection};
 use crate::wire::evaluation::{Answer, Refused};
 
 use super::call::Call;
 use super::decide::MAX_BATCH_ANSWER_BYTES;
-use super::evaluate::MAX_QUESTION_BYTES;
-use super::grpc::{not_ready, refuse};
+pub(super) use super::evaluate::MAX_QUESTION_BYTES;
+use super::grpc::{not_ready, refuse, respond};
 use super::pod::{Desk, Sdk};
 
-use events::event_stream;
+pub(super) use events::event_stream;
 
 /// What a client wants to see of the flags, as one `key=value` (flagd.md 1.7).
 const SELECTOR: &str = "flagd-selector";
@@ -29,12 +31,12 @@ const SELECTOR: &str = "flagd-selector";
 /// A method under one of the names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Called {
-    service: Service,
-    method: Method,
+    pub(super) service: Service,
+    pub(super) method: Method,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Method {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Method {
     Resolve(Type),
     ResolveAll,
     EventStream,
@@ -64,16 +66,34 @@ pub(super) fn at(path: &str) -> Option<Called> {
     Some(Called { service, method })
 }
 
-pub(super) fn call(desk: &Arc<Desk>, Called { service, method }: Called, request: Request<Incoming>) -> Call {
-    desk.sdk_requests.count(sdk(service));
-    let asking = match Asking::read(desk, request.headers()) {
+/// By gRPC.
+pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<Incoming>) -> Call {
+    let asking = match called.asking(desk, request.headers()) {
         Ok(asking) => asking,
-        Err(wrong) => return Call::answered(refuse(Status::invalid_argument(wrong))),
+        Err(status) => return Call::answered(refuse(status)),
     };
-    match method {
-        Method::Resolve(of) => resolve(desk, service, of, asking, request),
-        Method::ResolveAll => resolve_all(desk, service, asking, request),
-        Method::EventStream => Call::waiting(event_stream(Arc::clone(desk), asking, request)),
+    if called.method == Method::EventStream {
+        let desk = Arc::clone(desk);
+        return Call::waiting(async move { event_stream(desk, asking, request).await.map_or_else(refuse, respond) });
+    }
+    let name = request.uri().path().trim_start_matches('/').to_owned();
+    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| called.answer(desk, &asking, message, span))
+}
+
+impl Called {
+    /// Counts the request, and reads what its header says.
+    pub(super) fn asking(self, desk: &Desk, headers: &HeaderMap) -> Result<Asking, Status> {
+        desk.sdk_requests.count(sdk(self.service));
+        Asking::read(desk, headers).map_err(Status::invalid_argument)
+    }
+
+    /// One message with its frame for one message. No stream is answered so.
+    pub(super) fn answer(self, desk: &Desk, asking: &Asking, message: &[u8], span: Option<&Evaluation>) -> Result<Bytes, Status> {
+        match self.method {
+            Method::Resolve(of) => resolve(desk, self.service, of, asking, message, span),
+            Method::ResolveAll => resolve_all(desk, self.service, asking, message),
+            Method::EventStream => Err(Status::internal("events are no single answer")),
+        }
     }
 }
 
@@ -102,20 +122,17 @@ impl Asking {
     }
 }
 
-fn resolve(desk: &Arc<Desk>, service: Service, of: Type, asking: Asking, request: Request<Incoming>) -> Call {
-    let name = request.uri().path().trim_start_matches('/').to_owned();
-    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| {
-        let mut question = wire::read_question(message).map_err(unreadable)?;
-        question.wanted = Some(of.value_type());
-        let scope = asking.scope(desk);
-        let resolved = desk.answer_sdk(&question, &asking, |answer, definition| {
-            if let Some(span) = span {
-                span.decided(&desk.outcome(&question, answer));
-            }
-            resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, scope))
-        });
-        resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
-    })
+fn resolve(desk: &Desk, service: Service, of: Type, asking: &Asking, message: &[u8], span: Option<&Evaluation>) -> Result<Bytes, Status> {
+    let mut question = wire::read_question(message).map_err(unreadable)?;
+    question.wanted = Some(of.value_type());
+    let scope = asking.scope(desk);
+    let resolved = desk.answer_sdk(&question, asking, |answer, definition| {
+        if let Some(span) = span {
+            span.decided(&desk.outcome(&question, answer));
+        }
+        resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, scope))
+    });
+    resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
 }
 
 /// Whether the answer is a success under this name.
@@ -131,32 +148,27 @@ fn resolved(answer: &Answer<'_>, service: Service, definition: &Definition) -> R
     Ok(())
 }
 
-fn resolve_all(desk: &Arc<Desk>, service: Service, asking: Asking, request: Request<Incoming>) -> Call {
-    let name = request.uri().path().trim_start_matches('/').to_owned();
-    // What becomes of each flag is in the answer; the span says that they were asked for.
-    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, _span| {
-        let context = wire::read_question_of_all(message).map_err(unreadable)?;
-        let scope = asking.scope(desk);
-        let all = desk.answer_all(
-            &context,
-            &asking,
-            || AllResolved::new(service),
-            |all, held, answer| {
-                // What has no value and no default has no place here (flagd.md 1.6).
-                if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
-                    return Ok(());
-                }
-                all.push(answer, held.flag.kind(), held.flagd(), scope);
-                if all.len() > MAX_BATCH_ANSWER_BYTES {
-                    return Err(Status::resource_exhausted(format!(
-                        "all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each"
-                    )));
-                }
-                Ok(())
-            },
-        )?;
-        Ok(all.into_frame(scope))
-    })
+/// What becomes of each flag is in the answer; the span of such a call says only that they were asked for.
+fn resolve_all(desk: &Desk, service: Service, asking: &Asking, message: &[u8]) -> Result<Bytes, Status> {
+    let context = wire::read_question_of_all(message).map_err(unreadable)?;
+    let scope = asking.scope(desk);
+    let all = desk.answer_all(
+        &context,
+        asking,
+        || AllResolved::new(service),
+        |all, held, answer| {
+            // What has no value and no default has no place here (flagd.md 1.6).
+            if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
+                return Ok(());
+            }
+            all.push(answer, held.flag.kind(), held.flagd(), scope);
+            if all.len() > MAX_BATCH_ANSWER_BYTES {
+                return Err(Status::resource_exhausted(format!("all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each")));
+            }
+            Ok(())
+        },
+    )?;
+    Ok(all.into_frame(scope))
 }
 
 /// flagd's status and message for each error (flagd.md 1.5), but INTERNAL for what flagd says UNKNOWN: it is the same to every client, and

@@ -1,15 +1,10 @@
 //! OpenFeature's remote evaluation protocol (OFREP 0.3.0) over HTTP/1.1 and HTTP/2, for the SDKs that have a provider for it. Answers and
 //! errors are those of flagd (flagd.md 1.9), with the `ETag` of the protocol, which flagd 0.16 lacks.
 
-mod serve;
-
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
@@ -19,41 +14,43 @@ use crate::wire::evaluation::ofrep::{self as wire, Asked};
 use crate::wire::evaluation::selection::{Scope, Selection};
 use crate::wire::evaluation::{Question, Refused};
 
+use super::body::Body;
 use super::flagd::Asking;
 use super::grpc::{contained, not_ready};
 use super::pod::{Desk, Sdk};
-
-pub(super) use serve::serve;
+use super::whole::{self, NotWhole};
 
 /// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
 const BODY_BYTES: usize = 256 * 1024;
-
-/// From the end of the header to the end of the body.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
 
 /// An answer that ends what was begun.
 type Refusal = Box<Answer>;
 
-async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+/// Whether it is served here.
+pub(super) fn is_at(path: &str) -> bool {
+    path.starts_with("/ofrep/")
+}
+
+pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answer {
     desk.sdk_requests.count(Sdk::Ofrep);
     let (head, body) = request.into_parts();
     let Some(key) = key_of(head.uri.path()) else {
-        return Ok(refused(StatusCode::NOT_FOUND, &format!("nothing is served at {}", head.uri.path())));
+        return refused(StatusCode::NOT_FOUND, &format!("nothing is served at {}", head.uri.path()));
     };
     if head.method != Method::POST {
         let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, "flags are evaluated by POST");
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return Ok(answer);
+        return answer;
     }
-    let body = match read(body, &head.headers).await {
+    let body = match whole::read(body, &head.headers, BODY_BYTES).await {
         Ok(body) => body,
-        Err(refusal) => return Ok(*refusal),
+        Err(wrong) => return unread(&wrong),
     };
     let answered = contained(|| {
         Ok(match key {
@@ -61,7 +58,7 @@ async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Answer, I
             Key::All => all(&desk, &head.headers, &body),
         })
     });
-    Ok(answered.unwrap_or_else(|status| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message()))))
+    answered.unwrap_or_else(|status| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())))
 }
 
 #[derive(Debug, PartialEq)]
@@ -97,19 +94,13 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-async fn read(body: Incoming, headers: &HeaderMap) -> Result<Bytes, Refusal> {
-    let refused = |status, details: &str| Box::new(refused(status, details));
-    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_BYTES} bytes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES) {
-        return Err(too_large());
-    }
-    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(error)) => Err(refused(StatusCode::BAD_REQUEST, &format!("the body was broken off: {error}"))),
-        Err(_) => Err(refused(StatusCode::REQUEST_TIMEOUT, &format!("the body did not arrive within {} s", BODY_WITHIN.as_secs()))),
-    }
+fn unread(wrong: &NotWhole) -> Answer {
+    let status = match wrong {
+        NotWhole::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        NotWhole::Late => StatusCode::REQUEST_TIMEOUT,
+        NotWhole::Broken(_) => StatusCode::BAD_REQUEST,
+    };
+    refused(status, &wrong.to_string())
 }
 
 fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
@@ -226,7 +217,7 @@ fn json_answer(status: StatusCode, body: &Json) -> Answer {
 }
 
 fn of_json(status: StatusCode, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Body::Plain(Bytes::from(body)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

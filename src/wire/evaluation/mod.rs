@@ -6,6 +6,7 @@
 mod answer;
 mod context;
 pub mod flagd;
+pub mod flagd_json;
 pub mod ofrep;
 mod question;
 mod reader;
