@@ -35,6 +35,8 @@ pub(super) enum Body {
     Stream(Box<dyn Source>),
     /// Of a protocol without frames and statuses: nothing comes after it.
     Plain(Bytes),
+    /// Of one that has neither and goes on: it just ends.
+    Text(Box<dyn Source>),
     /// In the words of another protocol.
     Translated(Box<Translated>),
     /// Of a generated service; it ends with the sidecar, because nothing else ends the watch of a health check.
@@ -78,6 +80,13 @@ impl http_body::Body for Body {
                 *self = Self::Empty;
                 return Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))));
             }
+            Self::Text(source) => {
+                let Step::Messages(text) = std::task::ready!(source.poll_step(cx)) else {
+                    *self = Self::Empty;
+                    return Poll::Ready(None);
+                };
+                return Poll::Ready(Some(Ok(Frame::data(text))));
+            }
             Self::Translated(translated) => return translated.poll_frame(cx),
             Self::Generated(generated) => {
                 let polled = Pin::new(&mut generated.inner).poll_frame(cx);
@@ -98,7 +107,7 @@ impl http_body::Body for Body {
             Self::Generated(generated) => generated.inner.is_end_stream(),
             Self::Plain(bytes) => bytes.is_empty(),
             Self::Translated(translated) => translated.is_end_stream(),
-            Self::Message(_) | Self::Trailers(_) | Self::Stream(_) => false,
+            Self::Message(_) | Self::Trailers(_) | Self::Stream(_) | Self::Text(_) => false,
         }
     }
 

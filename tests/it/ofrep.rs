@@ -344,3 +344,129 @@ async fn who_is_served_by_ofrep_is_counted_and_attributed() {
     let counted = text.lines().filter(|line| line.starts_with(r#"yardarm_evaluations_total{flag="checkout""#));
     assert_eq!(counted.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>(), 2, "{text}");
 }
+
+/// An event stream over HTTP/1.1, as a browser has it.
+struct Stream {
+    body: hyper::body::Incoming,
+    held: String,
+}
+
+impl Stream {
+    async fn open(pod: &Pod, path: &str, last: Option<&str>) -> Self {
+        let mut request = Request::get(path).header(header::HOST, "pod");
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let stream = TcpStream::connect(at(pod)).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let response = soon(sender.send_request(request.body(Full::<Bytes>::default()).unwrap())).await.unwrap();
+        assert_eq!((response.status().as_u16(), &response.headers()[header::CONTENT_TYPE]), (200, &"text/event-stream".parse().unwrap()));
+        let mut stream = Self { body: response.into_body(), held: String::new() };
+        assert_eq!(stream.block().await.unwrap(), "retry: 1000");
+        stream
+    }
+
+    /// Up to an empty line; `None` at the end.
+    async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.held.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.held = rest;
+                return Some(block);
+            }
+            let frame = soon(self.body.frame()).await?.unwrap();
+            self.held.push_str(std::str::from_utf8(frame.data_ref().expect("no trailers")).unwrap());
+        }
+    }
+
+    /// The id of the next event.
+    async fn event(&mut self) -> String {
+        let block = self.block().await.expect("an event");
+        let lines: Vec<_> = block.lines().collect();
+        let [id, "event: message", data] = lines[..] else { panic!("{block}") };
+        let id = id.strip_prefix("id: ").unwrap();
+        let data: Json = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+        assert_eq!(data, json!({ "type": "refetchEvaluation", "etag": id }));
+        id.to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_client_hears_when_to_fetch_again_and_where_it_hears_it() {
+    let mut pod = Pod::start(FLAGS).await;
+    let said = all(&pod, &json!({})).await;
+    let streams = said.json()["eventStreams"].clone();
+    assert_eq!(streams, json!([{ "type": "sse", "endpoint": { "requestUri": "/ofrep/v1/sse" }, "inactivityDelaySec": 120 }]));
+    let mut stream = Stream::open(&pod, "/ofrep/v1/sse", None).await;
+    // What changed since the client fetched would not reach it otherwise.
+    let first = stream.event().await;
+    let fetch = async |pod: &Pod, tag: &str| {
+        let mut request = request(&format!("{FLAGS_PATH}?flagConfigEtag={tag}"), "{}");
+        request.headers_mut().insert(header::IF_NONE_MATCH, said.tag().parse().unwrap());
+        send(pod, request).await.status
+    };
+    assert_eq!(fetch(&pod, &first).await, 304);
+    pod.kill("new_checkout_flow");
+    let second = stream.event().await;
+    assert_ne!(first, second);
+    pod.restore("new_checkout_flow");
+    let third = stream.event().await;
+    // The answer is as it was but for its revision; who names another state than this one gets it whole, whatever it holds.
+    assert_eq!((fetch(&pod, &third).await, fetch(&pod, &second).await), (200, 200));
+    let mut again = Stream::open(&pod, "/ofrep/v1/sse", Some(&second)).await;
+    assert_eq!(again.event().await, third);
+    // Who knows it already hears nothing until something changes.
+    let mut informed = Stream::open(&pod, "/ofrep/v1/sse", Some(&third)).await;
+    pod.kill("new_checkout_flow");
+    let fourth = informed.event().await;
+    assert_eq!((again.event().await, stream.event().await), (fourth.clone(), fourth));
+    pod.stop().await;
+    for mut stream in [stream, again, informed] {
+        assert_eq!(stream.block().await, None);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_a_selection_is_silent_about_other_flags() {
+    let set = |name: &str, variant: &str| {
+        format!("flags: {{ of_{name}: {{ variants: {{ a: 1, b: 2 }}, defaultVariant: {variant}, metadata: {{ flagSetId: {name} }} }} }}")
+    };
+    let mut pod = Pod::start(FLAGS).await;
+    pod.apply(&set("web", "a"));
+    let mut request = request(FLAGS_PATH, "{}");
+    request.headers_mut().insert("flagd-selector", "flagSetId=web".parse().unwrap());
+    let said = send(&pod, request).await.json();
+    let path = said["eventStreams"][0]["endpoint"]["requestUri"].as_str().unwrap().to_owned();
+    assert_eq!(path, "/ofrep/v1/sse/flagSetId%3Dweb");
+    let mut stream = Stream::open(&pod, &path, None).await;
+    let mut everything = Stream::open(&pod, "/ofrep/v1/sse", None).await;
+    let (first, _) = (stream.event().await, everything.event().await);
+    pod.kill("greeting");
+    everything.event().await;
+    pod.apply(&set("web", "b"));
+    // Had the kill been told, this would be it, and the next wait would find another.
+    let second = stream.event().await;
+    assert_ne!(first, second);
+    everything.event().await;
+    let mut informed = Stream::open(&pod, &path, Some(&second)).await;
+    pod.apply(&set("web", "a"));
+    assert_eq!(informed.event().await, stream.event().await);
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_had_says_why() {
+    let limits = Limits { max_watchers: 1, ..Limits::default() };
+    let pod = Pod::start_with(&Serve { limits, ..Serve::default() }, FLAGS).await;
+    let get = async |path: &str| {
+        let request = Request::get(path).header(header::HOST, "pod").body(Full::<Bytes>::default()).unwrap();
+        send(&pod, request).await
+    };
+    assert_eq!(get("/ofrep/v1/sse/region%3Deu").await.status, 400);
+    let posted = send(&pod, request("/ofrep/v1/sse", "")).await;
+    assert_eq!((posted.status, &posted.headers[header::ALLOW]), (405, &"GET".parse().unwrap()));
+    let _open = Stream::open(&pod, "/ofrep/v1/sse", None).await;
+    let full = get("/ofrep/v1/sse").await;
+    assert_eq!((full.status, &full.headers[header::RETRY_AFTER]), (429, &"1".parse().unwrap()));
+    assert!(full.body.contains("--max-watchers"), "{}", full.body);
+}

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::Micros;
-use crate::flag::{Position, Revision};
+use crate::flag::{Position, Revision, metro64};
 
 use note::Place;
 pub use note::{ChangeKind, FRAME_SLOTS, FormerTags, Note};
@@ -313,6 +313,12 @@ fn beyond(place: Place) -> (Bound<Place>, Bound<Place>) {
 }
 
 impl Cursor {
+    /// Differs from one change to the next.
+    pub fn stamp(self) -> u64 {
+        let Self { history, place: Place { revision, number }, .. } = self;
+        metro64(&[history, revision, number].map(u64::to_le_bytes).concat())
+    }
+
     /// For a reader whom only changes of the flags themselves concern: however many flags depend on one that changed, it hears of the one.
     pub fn without_prerequisites(self) -> Self {
         Self { prerequisites: false, ..self }

@@ -109,8 +109,12 @@ impl Asking {
     /// # Errors
     /// What is wrong with the selector.
     pub(super) fn read(desk: &Desk, headers: &HeaderMap) -> Result<Self, String> {
-        let selector =
-            headers.get(SELECTOR).map_or(Ok(""), |selector| selector.to_str()).map_err(|_| "the selector is no text".to_owned())?;
+        let selector = headers.get(SELECTOR).map_or(Ok(""), |selector| selector.to_str());
+        Self::of(desk, headers, selector.map_err(|_| "the selector is no text".to_owned())?)
+    }
+
+    /// With a selector that stands elsewhere.
+    pub(super) fn of(desk: &Desk, headers: &HeaderMap, selector: &str) -> Result<Self, String> {
         Ok(Self {
             is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
             selection: Selection::parse(selector)?,

@@ -1,9 +1,12 @@
 //! OpenFeature's remote evaluation protocol (OFREP 0.3.0) over HTTP/1.1 and HTTP/2, for the SDKs that have a provider for it. Answers and
 //! errors are those of flagd (flagd.md 1.9), with the `ETag` of the protocol, which flagd 0.16 lacks.
 
+mod refetch;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use serde_json::{Value as Json, json};
@@ -25,6 +28,12 @@ const BODY_BYTES: usize = 256 * 1024;
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 
+/// flagd's path (flagd.md 1.9).
+const EVENTS: &str = "/ofrep/v1/sse";
+
+/// A page that nobody looks at gives its stream up after so many seconds.
+const INACTIVE_S: u32 = 120;
+
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 type Answer = Response<Body>;
@@ -40,13 +49,14 @@ pub(super) fn is_at(path: &str) -> bool {
 pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answer {
     desk.sdk_requests.count(Sdk::Ofrep);
     let (head, body) = request.into_parts();
+    if let Some(selector) = events_of(head.uri.path()) {
+        return events(&desk, &head, selector);
+    }
     let Some(key) = key_of(head.uri.path()) else {
         return refused(StatusCode::NOT_FOUND, &format!("nothing is served at {}", head.uri.path()));
     };
     if head.method != Method::POST {
-        let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, "flags are evaluated by POST");
-        answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-        return answer;
+        return only_by("POST", "flags are evaluated by POST");
     }
     let body = match whole::read(body, &head.headers, BODY_BYTES).await {
         Ok(body) => body,
@@ -55,7 +65,7 @@ pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answe
     let answered = contained(|| {
         Ok(match key {
             Key::One(key) => one(&desk, &key, &head.headers, &body),
-            Key::All => all(&desk, &head.headers, &body),
+            Key::All => all(&desk, &head, &body),
         })
     });
     answered.unwrap_or_else(|status| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())))
@@ -65,6 +75,34 @@ pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answe
 enum Key {
     One(String),
     All,
+}
+
+fn only_by(method: &'static str, details: &str) -> Answer {
+    let mut answer = refused(StatusCode::METHOD_NOT_ALLOWED, details);
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(method));
+    answer
+}
+
+/// The selector in the path of an event stream: a browser's `EventSource` sends no header.
+fn events_of(path: &str) -> Option<String> {
+    match path.strip_prefix(EVENTS)? {
+        "" | "/" => Some(String::new()),
+        selector => selector.strip_prefix('/').map(unescaped),
+    }
+}
+
+fn events(desk: &Arc<Desk>, head: &Parts, selector: String) -> Answer {
+    if head.method != Method::GET {
+        return only_by("GET", "events are streamed by GET");
+    }
+    let asking = match selector.is_empty() {
+        true => Asking::read(desk, &head.headers),
+        false => Asking::of(desk, &head.headers, &selector),
+    };
+    match asking {
+        Ok(asking) => refetch::stream(desk, asking, &head.headers),
+        Err(wrong) => json_answer(StatusCode::BAD_REQUEST, &error(ErrorCode::General, &wrong)),
+    }
 }
 
 /// `None`: nothing is served there.
@@ -127,23 +165,33 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
     evaluated.unwrap_or_else(|| failed(ErrorCode::General, "a bug in the sidecar: nothing was answered"))
 }
 
-fn all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Answer {
-    match evaluate_all(desk, headers, body) {
-        Ok(body) => tagged(body, headers),
+fn all(desk: &Desk, head: &Parts, body: &[u8]) -> Answer {
+    let asking = match Asking::read(desk, &head.headers) {
+        Ok(asking) => asking,
+        Err(wrong) => return json_answer(StatusCode::BAD_REQUEST, &error(ErrorCode::General, &wrong)),
+    };
+    // An event named a state that is not the one that is held: whoever asks for that gets all of what there is.
+    let is_another = head.uri.query().and_then(announced).is_some_and(|tag| tag != refetch::tag(desk, &asking));
+    match evaluate_all(desk, &asking, body) {
+        Ok(body) => tagged(body, &head.headers, is_another),
         Err(refusal) => *refusal,
     }
 }
 
-fn evaluate_all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, Refusal> {
+/// The tag that came with an event, handed back.
+fn announced(query: &str) -> Option<String> {
+    query.split('&').find_map(|pair| pair.strip_prefix("flagConfigEtag=")).map(|tag| unescaped(tag).trim_matches('"').to_owned())
+}
+
+fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let failed = |code: ErrorCode, details: &str| Box::new(json_answer(status_of(code), &error(code, details)));
-    let asking = Asking::read(desk, headers).map_err(|wrong| failed(ErrorCode::General, &wrong))?;
     let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
     let context = asked.context().map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
     let scope = asking.scope(desk);
     let begin = || br#"{"flags":["#.to_vec();
     // Written as they are decided: of a large environment the answer is large enough by itself.
     let mut out = desk
-        .answer_all(&context, &asking, begin, |out: &mut Vec<u8>, held, answer| {
+        .answer_all(&context, asking, begin, |out: &mut Vec<u8>, held, answer| {
             if !out.ends_with(b"[") {
                 out.push(b',');
             }
@@ -151,14 +199,27 @@ fn evaluate_all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>
             Ok(())
         })
         .map_err(|status| Box::new(of_status(&status)))?;
-    out.extend_from_slice(format!(r#"],"metadata":{}}}"#, wire::metadata_of_all(scope)).as_bytes());
+    let events = json!([{ "type": "sse", "endpoint": { "requestUri": events_at(&asking.selection) }, "inactivityDelaySec": INACTIVE_S }]);
+    out.extend_from_slice(format!(r#"],"metadata":{},"eventStreams":{events}}}"#, wire::metadata_of_all(scope)).as_bytes());
     Ok(out)
 }
 
+/// Where a client of this selection hears of changes.
+fn events_at(selection: &Selection) -> String {
+    let selector = match selection {
+        Selection::All => return EVENTS.to_owned(),
+        Selection::Set(set) => format!("flagSetId={set}"),
+        Selection::Source(source) => format!("source={source}"),
+    };
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let escaped = selector.bytes().map(|byte| if is_plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") });
+    format!("{EVENTS}/{}", escaped.collect::<String>())
+}
+
 /// The tag is of the body, so that it depends on who asks too.
-fn tagged(body: Vec<u8>, headers: &HeaderMap) -> Answer {
+fn tagged(body: Vec<u8>, headers: &HeaderMap, is_another: bool) -> Answer {
     let tag = format!("\"{:016x}\"", metro64(&body));
-    let is_known = headers.get_all(header::IF_NONE_MATCH).iter().any(|known| has_tag(known, &tag));
+    let is_known = !is_another && headers.get_all(header::IF_NONE_MATCH).iter().any(|known| has_tag(known, &tag));
     let mut answer = match is_known {
         true => {
             let mut answer = Answer::default();
@@ -239,6 +300,24 @@ mod tests {
         assert_eq!(key_of("/ofrep/v1/evaluate/flags/%ff"), one("\u{fffd}"));
         assert_eq!(key_of("/ofrep/v1/evaluate/flagsx"), None);
         assert_eq!(key_of("/ofrep/v1/configuration"), None);
+    }
+
+    #[test]
+    fn a_stream_of_events_is_found_where_it_is_said_to_be() {
+        for selection in [Selection::All, Selection::Set("a b/\u{e4}".into()), Selection::Set(String::new()), Selection::Source("x".into())]
+        {
+            let selector = events_of(&events_at(&selection)).unwrap();
+            assert_eq!(Selection::parse(&selector).unwrap(), selection, "{selector}");
+        }
+        assert_eq!(events_of("/ofrep/v1/sse/"), Some(String::new()));
+        assert_eq!((events_of("/ofrep/v1/ssex"), events_of("/ofrep/v1/evaluate/flags")), (None, None));
+    }
+
+    #[test]
+    fn the_tag_of_an_event_comes_back_in_the_query() {
+        assert_eq!(announced("a=b&flagConfigEtag=%22abc%22").as_deref(), Some("abc"));
+        assert_eq!(announced("flagConfigEtag=abc&flagConfigLastModified=1").as_deref(), Some("abc"));
+        assert_eq!(announced("flagConfigLastModified=1"), None);
     }
 
     #[test]
