@@ -70,6 +70,11 @@ pub struct Serve {
     #[arg(long = "cors-origin", env = "YARDARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
 
+    /// Begin while another sidecar still serves on these addresses, and take them over when that one is told to end: no request fails in
+    /// between. Both must have been started so, by one user
+    #[arg(long, env = "YARDARM_HAND_OVER")]
+    pub hand_over: bool,
+
     /// Threads that answer; one for each core that is granted when it is not set
     #[arg(long, env = "YARDARM_THREADS", value_name = "THREADS")]
     pub threads: Option<usize>,
@@ -136,6 +141,7 @@ impl Default for Serve {
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
             cors_origins: Vec::new(),
+            hand_over: false,
             threads: None,
             reflection: true,
             limits: Limits::default(),

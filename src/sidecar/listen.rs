@@ -25,12 +25,21 @@ pub enum BindError {
     Socket { path: PathBuf, source: io::Error },
 }
 
+/// Whether an address is shared with a process that serves on it now and is about to leave (`--hand-over`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    Alone,
+    Over,
+}
+
 /// `option` is the argument that chose the address. Must be called inside a tokio runtime.
-pub(super) fn tcp(address: SocketAddr, option: &'static str) -> Result<TcpListener, BindError> {
+pub(super) fn tcp(address: SocketAddr, option: &'static str, take: Take) -> Result<TcpListener, BindError> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // Lets a restart bind while connections of the process before it are in TIME_WAIT; it does not let two processes listen.
         socket.set_reuse_address(true)?;
+        // This does, for processes of one user that all say so: the kernel deals new connections out among those that listen.
+        socket.set_reuse_port(take == Take::Over)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -43,7 +52,7 @@ pub(super) fn tcp(address: SocketAddr, option: &'static str) -> Result<TcpListen
 #[derive(Debug)]
 pub(super) struct UnixSocket {
     pub(super) listener: UnixListener,
-    _file: SocketFile,
+    file: SocketFile,
 }
 
 #[derive(Debug)]
@@ -52,11 +61,19 @@ struct SocketFile {
     inode: u64,
 }
 
-/// A file that a dead process left behind is replaced; one on which somebody answers is not. Must be called inside a tokio runtime.
-pub(super) fn unix(path: &Path) -> Result<UnixSocket, BindError> {
+/// A file that a dead process left behind is replaced; one on which somebody answers only when it is handed over, and then there is a socket
+/// at the path at any time. Must be called inside a tokio runtime.
+pub(super) fn unix(path: &Path, take: Take) -> Result<UnixSocket, BindError> {
     let failed = |source| BindError::Socket { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
+        Ok(_) if take == Take::Over => {
+            let beside = path.with_added_extension(std::process::id().to_string());
+            let mut socket = unix(&beside, Take::Alone)?;
+            fs::rename(&beside, path).map_err(failed)?;
+            path.clone_into(&mut socket.file.path);
+            return Ok(socket);
+        }
         Ok(_) => match StdUnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
             Ok(_) | Err(_) => return Err(BindError::SocketInUse { path: path.to_owned() }),
@@ -69,7 +86,7 @@ pub(super) fn unix(path: &Path) -> Result<UnixSocket, BindError> {
     let file = SocketFile { path: path.to_owned(), inode };
     // Applications of the pod reach it through a shared group (fsGroup), others do not.
     fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
-    Ok(UnixSocket { listener, _file: file })
+    Ok(UnixSocket { listener, file })
 }
 
 impl Drop for SocketFile {
@@ -89,10 +106,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_is_named_with_the_option() {
-        let taken = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen").unwrap().local_addr();
-        let holder = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen").unwrap();
+        let taken = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen", Take::Alone).unwrap().local_addr();
+        let holder = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen", Take::Alone).unwrap();
         let address = holder.local_addr().unwrap();
-        let error = tcp(address, "--listen").unwrap_err().to_string();
+        let error = tcp(address, "--listen", Take::Alone).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("--listen"), "{error}");
         assert!(taken.is_ok());
     }
@@ -104,11 +121,34 @@ mod tests {
         // A listener that std drops leaves its file behind, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let live = unix(&path).unwrap();
+        let live = unix(&path, Take::Alone).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(matches!(unix(&path), Err(BindError::SocketInUse { .. })));
+        assert!(matches!(unix(&path, Take::Alone), Err(BindError::SocketInUse { .. })));
         drop(live);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_shared_only_by_those_who_hand_it_over() {
+        let first = tcp(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen", Take::Over).unwrap();
+        let address = first.local_addr().unwrap();
+        let second = tcp(address, "--listen", Take::Over).unwrap();
+        assert_eq!(second.local_addr().unwrap(), address);
+        assert!(matches!(tcp(address, "--listen", Take::Alone), Err(BindError::Tcp { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_handed_over_is_there_at_any_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("yardarm.sock");
+        let first = unix(&path, Take::Over).unwrap();
+        let second = unix(&path, Take::Over).unwrap();
+        // Who left first does not take the file of the other with it.
+        drop(first);
+        StdUnixStream::connect(&path).unwrap();
+        second.listener.accept().await.unwrap();
+        drop(second);
+        assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
     }
 
     #[tokio::test]
@@ -116,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        assert!(matches!(unix(&path), Err(BindError::NotASocket { .. })));
+        assert!(matches!(unix(&path, Take::Alone), Err(BindError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,6 +22,12 @@ use super::listen::UnixSocket;
 use super::outbox::{Outbox, Sending};
 use super::route::Router;
 use super::sniff::{Begun, Speaks, listen_to};
+
+/// Connections that may wait to be accepted when the shutdown begins: as many as the backlog holds.
+const MAX_WAITING: usize = 1024;
+
+/// For the first bytes of a connection that came as the shutdown began.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(250);
 
 /// Streams of one connection: a watcher beyond the limit would hang in silence (performance.md, trap 2).
 pub(super) const MAX_STREAMS: u32 = 20_000;
@@ -61,13 +68,13 @@ impl Listener {
     }
 }
 
-/// Accepts until `end` and gives each socket to `admit`.
+/// Accepts until `end` and gives each socket to `admit`; then also those whose peers believe that they are connected.
 pub(super) async fn accept(listener: Listener, end: impl Future<Output = ()>, admit: impl Fn(Socket)) {
     let mut end = std::pin::pin!(end);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = end.as_mut() => return,
+            () = end.as_mut() => break,
         };
         match accepted {
             Ok(socket) => admit(socket),
@@ -77,6 +84,11 @@ pub(super) async fn accept(listener: Listener, end: impl Future<Output = ()>, ad
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+    // Bounded: nobody can keep it here by coming again and again.
+    for _ in 0..MAX_WAITING {
+        let Some(Ok(socket)) = std::pin::pin!(listener.accept()).now_or_never() else { return };
+        admit(socket);
     }
 }
 
@@ -155,13 +167,19 @@ impl Protocol {
         let begun = tokio::select! {
             begun = listen_to(io) => begun,
             () = tokio::time::sleep(self.first_bytes) => None,
-            () = router.desk.pod.shutdown.requested() => None,
+            () = self.farewell(&router) => None,
         };
         match begun {
             Some((Speaks::Http2, io)) => self.by_http2(io, router).await,
             Some((Speaks::Http1, io)) => self.by_http1(io, router).await,
             None => {}
         }
+    }
+
+    /// A connection that has only just come is not closed without a word: its first request is on its way, and would fail.
+    async fn farewell(&self, router: &Router) {
+        router.desk.pod.shutdown.requested().await;
+        tokio::time::sleep(LAST_WORDS_WITHIN).await;
     }
 
     async fn by_http2<I>(&self, io: Begun<I>, router: Router)

@@ -13,13 +13,14 @@ use tokio::net::TcpListener;
 use crate::clock::SystemClock;
 use crate::lifecycle::{Phase, Readiness, Shutdown, Token};
 use crate::replica::Replica;
+use crate::replica::disk::IfHeld;
 use crate::replica::follow::{self, Follower, Settings, Timing};
 use crate::telemetry::decisions;
 use crate::wire::replication::Identity;
 
 use super::cors::Cors;
 use super::evidence::{self, Evidence};
-use super::listen;
+use super::listen::{self, Take};
 use super::management;
 use super::metrics::Metrics;
 use super::observe;
@@ -67,14 +68,26 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
         salt_file: salt_file(&args, upstream.data.as_deref()),
     };
     let (data, environment) = (upstream.data.clone(), upstream.environment.clone());
-    let load = move || follow::load(data.as_deref(), VERSION, &environment, Arc::new(SystemClock::new()));
+    let if_held = if args.hand_over { IfHeld::WaitForIt } else { IfHeld::Refuse };
+    let load = move || follow::load(data.as_deref(), VERSION, &environment, if_held, Arc::new(SystemClock::new()));
     let local = tokio::task::spawn_blocking(load).await.context("reading the last good state")??;
     let workers = Workers::start(args.threads).context("cannot start the threads that answer")?;
     let following = Some(Arc::clone(local.metrics()));
     let flags = Flags { replica: local.replica().clone(), environment: upstream.environment, following };
     let (environment, identity) = (settings.environment.clone(), settings.identity.clone());
-    let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
-    let follower = local.follow(settings);
+    let (running, evidence, follower) = if args.hand_over {
+        // From here on connections come here too, and the other process still knows the flags.
+        let follower = local.follow(settings);
+        tokio::select! {
+            () = until_usable(follower.replica()) => {}
+            () = shutdown.requested() => {}
+        }
+        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+        (running, evidence, follower)
+    } else {
+        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+        (running, evidence, local.follow(settings))
+    };
     let guards = evidence::guard(evidence.clone(), follower.uplink(), environment.clone(), identity.clone(), shutdown.clone());
     tokio::spawn(guards);
     let flush = shutdown.hold(Phase::Flush, "reports of evidence");
@@ -143,16 +156,17 @@ async fn serve_logging(
     shutdown: Shutdown,
     log: decisions::Place,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, ofrep, cors_origins, threads: _, reflection, limits, decisions } = args;
+    let Serve { listen, socket, management, ofrep, cors_origins, hand_over, threads: _, reflection, limits, decisions } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
     let entered = home.enter();
-    let tcp = listen::tcp(*listen, "--listen")?;
-    let unix = socket.as_deref().map(listen::unix).transpose()?;
-    let ofrep = ofrep.0.map(|address| listen::tcp(address, "--ofrep")).transpose()?;
+    let take = if *hand_over { Take::Over } else { Take::Alone };
+    let tcp = listen::tcp(*listen, "--listen", take)?;
+    let unix = socket.as_deref().map(|path| listen::unix(path, take)).transpose()?;
+    let ofrep = ofrep.0.map(|address| listen::tcp(address, "--ofrep", take)).transpose()?;
     drop(entered);
-    let http = listen::tcp(*management, "--management")?;
+    let http = listen::tcp(*management, "--management", take)?;
     let (observer, scribe) = observe::start(decisions, log)?.unzip();
     let at = ofrep.as_ref().map(TcpListener::local_addr).transpose()?;
     let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()?, ofrep: at };
@@ -202,13 +216,14 @@ async fn serve_logging(
 
 /// Ready only with a state: from the control plane, or the last good one from disk.
 async fn usable(replica: Replica, token: Token) {
-    let mut changed = replica.changed();
-    while !replica.is_usable() {
-        if changed.changed().await.is_err() {
-            return;
-        }
-    }
+    until_usable(&replica).await;
     token.done();
+}
+
+/// Returns, or never: whoever waits holds the sender of the changes.
+pub(super) async fn until_usable(replica: &Replica) {
+    let mut changed = replica.changed();
+    while !replica.is_usable() && changed.changed().await.is_ok() {}
 }
 
 /// Where connections come in and are given to the threads.

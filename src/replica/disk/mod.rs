@@ -61,6 +61,14 @@ pub struct Suspected {
     pub newest: Option<Generation>,
 }
 
+/// What to do about a directory that another sidecar uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfHeld {
+    Refuse,
+    /// That one is about to end: read what is there, and keep the directory from then on.
+    WaitForIt,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot use {} as data directory: {error}; give a directory that this user may write to", dir.display())]
@@ -117,6 +125,20 @@ impl Disk {
         let slot = generation.as_ref().map_or(0, |(slot, _)| 1 - slot);
         found.generation = generation.map(|(_, generation)| generation);
         Ok((Self { dir: dir.to_owned(), environment: environment.to_owned(), number, slot, _lock: lock }, guard, found))
+    }
+
+    /// The newest generation in a directory that another sidecar writes to. Files are replaced as a whole, so that one is there at any time;
+    /// nothing is changed.
+    pub fn peek(dir: &Path, environment: &str) -> Found {
+        let mut found = Found::default();
+        let slots = SLOTS.into_iter().enumerate().filter_map(|(slot, name)| {
+            let path = dir.join(name);
+            Some(Slot { slot, header: read_header(&path)?.ok()?, path })
+        });
+        let mut slots: Vec<_> = slots.collect();
+        slots.sort_by_key(|slot| std::cmp::Reverse(slot.header.number));
+        found.generation = newest(&slots, environment, &mut found).map(|(_, generation)| generation);
+        found
     }
 
     pub fn dir(&self) -> &Path {

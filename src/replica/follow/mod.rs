@@ -15,14 +15,14 @@ mod stream;
 mod tidy;
 mod urgent;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::Uri;
 use rand::Rng as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ use crate::clock::Clock;
 use crate::wire::replication::Identity;
 use crate::wire::trip::Trip;
 
-use super::disk::{self, Disk, Found, Generation, Guard, Suspected};
+use super::disk::{self, Disk, Found, Generation, Guard, IfHeld, Suspected};
 use super::{Replica, Writer};
 
 pub use metrics::{BOUNDS_US, Ended, Histogram, Lane, Metrics};
@@ -52,6 +52,8 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 const LOG_QUEUE: usize = 4;
 const KILL_QUEUE: usize = 256;
 const GUARD_QUEUE: usize = 16;
+/// Looks whether a data directory is free that another process is about to leave.
+const TRY_EVERY: Duration = Duration::from_millis(50);
 
 /// Whom to follow, and as whom.
 #[derive(Debug, Clone)]
@@ -77,7 +79,15 @@ pub struct Local {
     writer: Writer,
     disk: Option<Disk>,
     guard: Option<Guard>,
+    awaited: Option<Awaited>,
     metrics: Arc<Metrics>,
+}
+
+/// A data directory that another sidecar still uses.
+struct Awaited {
+    dir: PathBuf,
+    version: String,
+    environment: String,
 }
 
 /// Follows until it is told to leave. Dropping it is like the end of the process: no goodbye, and nothing more is written.
@@ -119,13 +129,21 @@ impl Default for Timing {
 
 /// Reads the last good state of an environment, so that a sidecar can serve before it has reached anybody. Without a directory nothing is
 /// kept. Blocks for as long as the disk takes; `version` is that of the program.
-pub fn load(data: Option<&Path>, version: &str, environment: &str, clock: Arc<dyn Clock>) -> Result<Local, disk::Error> {
+pub fn load(data: Option<&Path>, version: &str, environment: &str, if_held: IfHeld, clock: Arc<dyn Clock>) -> Result<Local, disk::Error> {
     let (replica, writer) = Replica::new(clock);
-    let mut local = Local { replica, writer, disk: None, guard: None, metrics: Arc::default() };
-    if let Some(dir) = data {
-        let (disk, guard, found) = Disk::open(dir, version, environment)?;
-        (local.disk, local.guard) = (Some(disk), Some(guard));
-        local.take(dir, found);
+    let mut local = Local { replica, writer, disk: None, guard: None, awaited: None, metrics: Arc::default() };
+    let Some(dir) = data else { return Ok(local) };
+    match Disk::open(dir, version, environment) {
+        Ok((disk, guard, found)) => {
+            (local.disk, local.guard) = (Some(disk), Some(guard));
+            local.take(dir, found);
+        }
+        Err(disk::Error::Locked { .. }) if if_held == IfHeld::WaitForIt => {
+            tracing::info!(dir = %dir.display(), "another sidecar uses the data directory: its state is served, and the directory kept once it has ended");
+            local.take(dir, Disk::peek(dir, environment));
+            local.awaited = Some(Awaited { dir: dir.to_owned(), version: version.to_owned(), environment: environment.to_owned() });
+        }
+        Err(error) => return Err(error),
     }
     Ok(local)
 }
@@ -141,7 +159,7 @@ impl Local {
 
     /// Begins to follow. Must be called inside a runtime.
     pub fn follow(self, settings: Settings) -> Follower {
-        let Self { replica, writer, disk, guard, metrics } = self;
+        let Self { replica, writer, disk, guard, awaited, metrics } = self;
         let board = Arc::new(Board::new(replica.clone()));
         let link = Link::new(&settings.control_planes, rand::rng().random_range(0..settings.control_planes.len().max(1)));
         let state = watch::Sender::new(LinkState { down_since: Some(Instant::now()), heartbeat: HEARTBEAT });
@@ -153,8 +171,12 @@ impl Local {
         let (log, from_log) = mpsc::channel(LOG_QUEUE);
         let (kills, from_lane) = mpsc::channel(KILL_QUEUE);
         let owner = Owner::new(writer, board, metrics.clone(), Saver::new(disk, metrics), guard);
-        let owner = tokio::spawn(owner.run(from_lane, from_guards, from_log));
+        let (inherit, inherited) = oneshot::channel();
+        let owner = tokio::spawn(owner.run(from_lane, from_guards, from_log, inherited));
         let mut streams = JoinSet::new();
+        if let Some(awaited) = awaited {
+            streams.spawn(awaited.inherit(following.leaving.clone(), inherit));
+        }
         streams.spawn(stream::run(following.clone(), log.clone()));
         streams.spawn(poll::run(following.clone(), log));
         streams.spawn(urgent::run(following.clone(), kills));
@@ -212,6 +234,34 @@ impl Local {
             }
         }
         true
+    }
+}
+
+impl Awaited {
+    /// Until the directory is free, or is not wanted any more. What the other process wrote last is not read again: the control plane has
+    /// told it here too.
+    async fn inherit(self, leaving: CancellationToken, to: oneshot::Sender<(Disk, Guard)>) {
+        let opened = async {
+            loop {
+                match Disk::open(&self.dir, &self.version, &self.environment) {
+                    Ok((disk, guard, _)) => return Some((disk, guard)),
+                    Err(disk::Error::Locked { .. }) => tokio::time::sleep(TRY_EVERY).await,
+                    Err(error) => {
+                        tracing::error!(%error, "the data directory cannot be taken over: nothing is kept on disk");
+                        return None;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            Some(opened) = opened => {
+                tracing::info!(dir = %self.dir.display(), "the data directory was taken over");
+                // An owner that has ended keeps nothing.
+                let _ = to.send(opened);
+            }
+            () = leaving.cancelled() => {}
+            else => {}
+        }
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Kill, Position, State};
-use crate::replica::disk::{Guard, SURVIVED_AFTER, Suspect};
+use crate::replica::disk::{Disk, Guard, SURVIVED_AFTER, Suspect};
 use crate::replica::{Applied, Resync, Writer};
 use crate::wire::replication::ResyncCause;
 use crate::wire::trip::Trip;
@@ -99,8 +99,10 @@ impl Owner {
         mut kills: mpsc::Receiver<FromLane>,
         mut guards: mpsc::Receiver<FromGuards>,
         mut log: mpsc::Receiver<FromLog>,
+        inherited: oneshot::Receiver<(Disk, Guard)>,
     ) {
-        let (mut kills_open, mut log_open) = (true, true);
+        let (mut kills_open, mut log_open, mut may_inherit) = (true, true, true);
+        let mut inherited = std::pin::pin!(inherited);
         while kills_open || log_open {
             let aged = self.writer.age_is_told_in();
             if aged == Some(Duration::ZERO) {
@@ -116,6 +118,12 @@ impl Owner {
                 () = sleep(aged.unwrap_or_default()), if aged.is_some() => {}
                 () = std::future::ready(()), if !self.writer.is_vetted() => self.vet().await,
                 Some(said) = guards.recv() => self.guard(said),
+                found = inherited.as_mut(), if may_inherit => {
+                    may_inherit = false;
+                    if let Ok((disk, guard)) = found {
+                        self.inherit(disk, guard);
+                    }
+                }
                 said = log.recv(), if log_open => match said {
                     Some(said) => self.hear(said),
                     None => log_open = false,
@@ -178,6 +186,14 @@ impl Owner {
         count(&self.metrics.kills);
         self.propagated(Lane::Urgent, kill.at_us, &applied);
         self.board.kill_applied(&kill, &applied);
+        self.saver.changed(true);
+    }
+
+    /// The data directory of a process that has ended. What is held is at least as new as what lies there.
+    fn inherit(&mut self, disk: Disk, guard: Guard) {
+        self.saver.inherit(disk);
+        self.guard = Some(guard);
+        self.survived_at = Some(Instant::now() + SURVIVED_AFTER);
         self.saver.changed(true);
     }
 

@@ -46,6 +46,11 @@ impl Saver {
         Self { disk, running: None, due: None, not_before: now, kill_not_before: now, started: now, is_failing: false, metrics }
     }
 
+    /// There was no data directory until now.
+    pub fn inherit(&mut self, disk: Disk) {
+        self.disk = Some(disk);
+    }
+
     pub fn changed(&mut self, at_once: bool) {
         if self.disk.is_none() && self.running.is_none() {
             return;

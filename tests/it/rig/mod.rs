@@ -27,7 +27,7 @@ use yardarm::control::{Fleet, Ledger};
 use yardarm::flag::{Context, Position, Reason};
 use yardarm::lifecycle::Shutdown;
 use yardarm::replica::Replica;
-use yardarm::replica::disk::Error;
+use yardarm::replica::disk::{Error, IfHeld};
 use yardarm::replica::follow::{self, Follower, Settings, Timing};
 use yardarm::wire::replication::Identity;
 
@@ -252,7 +252,7 @@ impl Sidecar {
             // A process that another test starts has a copy of the lock of the process before this one until it is another program.
             let loaded = Mutex::new(None);
             until("the data directory is free", || {
-                let load = follow::load(data.as_deref(), "test", &settings.environment, Arc::new(SystemClock::new()));
+                let load = follow::load(data.as_deref(), "test", &settings.environment, IfHeld::Refuse, Arc::new(SystemClock::new()));
                 let is_free = !matches!(load, Err(Error::Locked { .. }));
                 *loaded.lock().unwrap() = Some(load);
                 is_free
