@@ -103,7 +103,7 @@ impl Protocol {
             .keep_alive_timeout(keep_alive / 2)
             .max_concurrent_streams(MAX_STREAMS)
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_header_list_size(limits.max_request_header)
             // Rapid reset (CVE-2023-44487) and its sister MadeYouReset (CVE-2025-8671).
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(1024)

@@ -5,6 +5,7 @@ mod events;
 mod selected;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Request};
 use hyper::body::Incoming;
@@ -45,6 +46,8 @@ enum Method {
 pub(super) struct Asking {
     pub(super) is_inspection: bool,
     pub(super) selection: Selection,
+    /// Attributes that headers say, as an encoded `Struct`.
+    pub(super) from_headers: Vec<u8>,
 }
 
 pub(super) fn at(path: &str) -> Option<Called> {
@@ -66,15 +69,24 @@ pub(super) fn at(path: &str) -> Option<Called> {
 
 pub(super) fn call(desk: &Arc<Desk>, Called { service, method }: Called, request: Request<Incoming>) -> Call {
     desk.sdk_requests.count(sdk(service));
-    let asking = match Asking::read(desk, request.headers()) {
+    let mut asking = match Asking::read(desk, request.headers()) {
         Ok(asking) => asking,
         Err(wrong) => return Call::answered(refuse(Status::invalid_argument(wrong))),
     };
+    if service == Service::Schema {
+        // flagd does not look at headers there (flagd.md 1.8).
+        asking.from_headers = Vec::new();
+    }
     match method {
         Method::Resolve(of) => resolve(desk, service, of, asking, request),
         Method::ResolveAll => resolve_all(desk, service, asking, request),
-        Method::EventStream => Call::waiting(event_stream(Arc::clone(desk), asking, request)),
+        Method::EventStream => Call::waiting(event_stream(Arc::clone(desk), asking, deadline(desk, service), request)),
     }
+}
+
+/// flagd's oldest name has none (flagd.md 1.4).
+fn deadline(desk: &Desk, service: Service) -> Option<Duration> {
+    desk.pod.stream_deadline.filter(|_| service != Service::Schema)
 }
 
 fn sdk(service: Service) -> Sdk {
@@ -94,6 +106,7 @@ impl Asking {
         Ok(Self {
             is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
             selection: Selection::parse(selector)?,
+            from_headers: desk.pod.contexts.from_headers(headers),
         })
     }
 
@@ -104,8 +117,10 @@ impl Asking {
 
 fn resolve(desk: &Arc<Desk>, service: Service, of: Type, asking: Asking, request: Request<Incoming>) -> Call {
     let name = request.uri().path().trim_start_matches('/').to_owned();
-    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| {
+    let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
+    Call::unary(desk, request, &name, most, move |desk, message, span| {
         let mut question = wire::read_question(message).map_err(unreadable)?;
+        question.context = desk.pod.contexts.enrich(question.context, &asking).map_err(unreadable)?;
         question.wanted = Some(of.value_type());
         let scope = asking.scope(desk);
         let resolved = desk.answer_sdk(&question, &asking, |answer, definition| {
@@ -134,8 +149,10 @@ fn resolved(answer: &Answer<'_>, service: Service, definition: &Definition) -> R
 fn resolve_all(desk: &Arc<Desk>, service: Service, asking: Asking, request: Request<Incoming>) -> Call {
     let name = request.uri().path().trim_start_matches('/').to_owned();
     // What becomes of each flag is in the answer; the span says that they were asked for.
-    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, _span| {
+    let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
+    Call::unary(desk, request, &name, most, move |desk, message, _span| {
         let context = wire::read_question_of_all(message).map_err(unreadable)?;
+        let context = desk.pod.contexts.enrich(context, &asking).map_err(unreadable)?;
         let scope = asking.scope(desk);
         let all = desk.answer_all(
             &context,

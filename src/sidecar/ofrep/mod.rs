@@ -51,7 +51,8 @@ async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Answer, I
         answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return Ok(answer);
     }
-    let body = match read(body, &head.headers).await {
+    let most = desk.pod.contexts.max_body.unwrap_or(BODY_BYTES);
+    let body = match read(body, &head.headers, most).await {
         Ok(body) => body,
         Err(refusal) => return Ok(*refusal),
     };
@@ -97,14 +98,14 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-async fn read(body: Incoming, headers: &HeaderMap) -> Result<Bytes, Refusal> {
+async fn read(body: Incoming, headers: &HeaderMap, most: usize) -> Result<Bytes, Refusal> {
     let refused = |status, details: &str| Box::new(refused(status, details));
-    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {BODY_BYTES} bytes"));
+    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"));
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES) {
+    if announced.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, BODY_BYTES).collect()).await {
+    match tokio::time::timeout(BODY_WITHIN, Limited::new(body, most).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => Err(refused(StatusCode::BAD_REQUEST, &format!("the body was broken off: {error}"))),
@@ -125,7 +126,7 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         Ok(asked) => asked,
         Err(wrong) => return failed(ErrorCode::ParseError, &wrong),
     };
-    let context = match asked.context() {
+    let context = match asked.context().and_then(|context| desk.pod.contexts.enrich(context, asking)) {
         Ok(context) => context,
         Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
     };
@@ -147,7 +148,8 @@ fn evaluate_all(desk: &Desk, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>
     let failed = |code: ErrorCode, details: &str| Box::new(json_answer(status_of(code), &error(code, details)));
     let asking = Asking::read(desk, headers).map_err(|wrong| failed(ErrorCode::General, &wrong))?;
     let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
-    let context = asked.context().map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
+    let context = asked.context().and_then(|context| desk.pod.contexts.enrich(context, &asking));
+    let context = context.map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
     let scope = asking.scope(desk);
     let begin = || br#"{"flags":["#.to_vec();
     // Written as they are decided: of a large environment the answer is large enough by itself.

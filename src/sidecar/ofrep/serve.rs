@@ -12,11 +12,14 @@ use tokio::net::TcpStream;
 use crate::lifecycle::Phase;
 use crate::sidecar::Limits;
 use crate::sidecar::pod::{Desk, Places};
-use crate::sidecar::serve::{Greeting, Listener, MAX_HEADER_BYTES, Socket, accept};
+use crate::sidecar::serve::{Greeting, Listener, Socket, accept};
 use crate::sidecar::workers::Workers;
 
 /// Applications of one pod keep few; each may hold a body in memory.
 const MAX_CONNECTIONS: usize = 256;
+
+/// hyper has no smaller one.
+const LEAST_BUFFER_BYTES: usize = 8192;
 
 /// Requests that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 128;
@@ -56,13 +59,13 @@ impl Protocol {
             // hyper counts the time between two requests too: an idle connection ends by it, as one that is stuck in a header.
             .header_read_timeout(keep_alive)
             // Of a header: a longer one is answered with 431.
-            .max_buf_size(MAX_HEADER_BYTES as usize);
+            .max_buf_size((limits.max_request_header as usize).max(LEAST_BUFFER_BYTES));
         http.http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(keep_alive)
             .keep_alive_timeout(keep_alive / 2)
             .max_concurrent_streams(MAX_STREAMS)
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_header_list_size(limits.max_request_header)
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(1024);
         Self { http, first_bytes: Duration::from_millis(limits.first_bytes_ms) }
