@@ -19,6 +19,7 @@
 //! - [`rollout`]: how a flag's traffic moves by a plan: the engine, its gates, triggers and their statistics. Pure.
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
+//! - [`sources`]: flags without a control plane, for `yardarm start`: files, web servers and flagd's sync service, merged into a replica.
 //! - [`sidecar`]: our own accept loop, the dialects that are spoken (gRPC, gRPC-Web, Connect), and a file for each thing that is served:
 //!   evaluate, stream, watch, flagd, ofrep, health, management, metrics.
 //!   `evidence` notes who was served what, attributes outcomes, and reports both; its guards trip flags while the control plane is away.
@@ -32,6 +33,7 @@
 //! # Who may import whom
 //! ```text
 //! main -> cli -> sidecar -> replica -> wire -> rollout -> flag    flag imports nothing; sidecar and control never import each other
+//!          \---> sources --> replica                              sources -> wire, flag, lifecycle, backoff, clock
 //!          \---> control -----------> wire, rollout, flag         sidecar, control -> telemetry -> flag; leaves: lifecycle, backoff, clock
 //! ```
 //! `tests/it/architecture.rs` holds these arrows.
@@ -70,6 +72,7 @@ pub mod lifecycle;
 pub mod replica;
 pub mod rollout;
 pub mod sidecar;
+pub mod sources;
 pub mod telemetry;
 pub mod wire;
 

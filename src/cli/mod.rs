@@ -30,6 +30,7 @@ mod replay;
 mod report;
 mod roles;
 mod rollout;
+mod start;
 mod status;
 mod table;
 mod view;
@@ -65,6 +66,8 @@ enum Command {
     Control(Later<roles::ControlArgs>),
     /// Run a sidecar: it answers applications from memory
     Sidecar(Later<Box<roles::SidecarArgs>>),
+    /// Run in the place of flagd: flags from files, web servers and sync services, on its ports
+    Start(Later<Box<start::Args>>),
     /// Ask a sidecar or a control plane whether it is well, as the probe of a container
     Healthcheck(Later<healthcheck::Args>),
     /// Ask a sidecar what a context is served, and explain it rule by rule
@@ -104,13 +107,14 @@ enum Command {
 
 /// Reads the arguments, runs the command and says how it ended.
 pub fn run() -> ExitCode {
-    let Cli { output: format, command } = match Cli::from_arg_matches(&command().get_matches()) {
+    let Cli { output: format, command } = match Cli::from_arg_matches(&command().get_matches_from(start::spelled(std::env::args_os()))) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
     let out = &mut Out::new(format);
     let outcome = match command {
         Command::Sidecar(Later(args)) => roles::sidecar(*args, out),
+        Command::Start(Later(args)) => start::run(*args, out),
         command => carry_out(command, out),
     };
     output::end(outcome, format)
@@ -125,6 +129,7 @@ fn carry_out(command: Command, out: &mut Out) -> Outcome {
         #[cfg(feature = "control")]
         Command::Control(Later(args)) => roles::control(args, out),
         Command::Sidecar(Later(args)) => roles::sidecar(*args, out),
+        Command::Start(Later(args)) => start::run(*args, out),
         Command::Healthcheck(Later(args)) => ask(healthcheck::run(args, out)),
         Command::Eval(Later(args)) => ask(eval::run(args, out)),
         Command::Flag(Later(args)) => ask(flag::run(args, out)),

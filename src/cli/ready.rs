@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::exit::{Failure, innermost};
 use super::replace::Replacement;
 
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Write the addresses to this file as JSON once they are bound; a pipe may be given too. It is removed at the end
     #[arg(long, value_name = "PATH")]

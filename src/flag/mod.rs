@@ -68,6 +68,7 @@ pub use plan::{
     SampleRatio, Share, Stage, Start,
 };
 pub use problem::{Problem, Problems};
+pub use read::{Assumed, Tolerated};
 pub use schema::{SCHEMA, schema};
 pub use segment::Segments;
 pub use span::Span;

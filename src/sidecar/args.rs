@@ -1,10 +1,14 @@
 //! How a sidecar is set up.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::telemetry::decisions;
+
+use super::serve::MAX_HEADER_BYTES;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -66,6 +70,30 @@ pub struct Serve {
     #[arg(long, env = "YARDARM_OFREP", value_name = "ADDRESS", default_value = "127.0.0.1:8016")]
     pub ofrep: Listen,
 
+    /// Where flags are served as flagd documents, for in-process providers and for flagd
+    #[arg(skip)]
+    pub sync: Listen,
+
+    /// Serve the same documents on a Unix socket at this path
+    #[arg(skip)]
+    pub sync_socket: Option<PathBuf>,
+
+    /// Answer GetMetadata of the sync service; false is flagd's --disable-sync-metadata
+    #[arg(skip = true)]
+    pub sync_metadata: bool,
+
+    /// Attributes that every context of flagd's clients and of OFREP has, whatever it says itself, as KEY=VALUE with commas between them
+    #[arg(long = "context-value", env = "YARDARM_CONTEXT_VALUE", value_name = "KEY=VALUE", value_parser = pairs, default_value = "")]
+    pub context_values: BTreeMap<String, String>,
+
+    /// The same from headers of a request, as HEADER=KEY; over everything else
+    #[arg(long = "context-from-header", env = "YARDARM_CONTEXT_FROM_HEADER", value_name = "HEADER=KEY", value_parser = pairs, default_value = "")]
+    pub context_headers: BTreeMap<String, String>,
+
+    /// After this time an EventStream and a stream of documents end, so that their client comes back
+    #[arg(skip)]
+    pub stream_deadline: Option<Duration>,
+
     /// Pages that may ask from a browser, by their origin, as https://shop.example; * for any
     #[arg(long = "cors-origin", env = "YARDARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origins: Vec<String>,
@@ -116,6 +144,14 @@ pub struct Limits {
     /// Milliseconds between HTTP/2 pings by which peers that are gone or stuck are found out; they have half as long to answer
     #[arg(long, env = "YARDARM_KEEP_ALIVE_MS", value_name = "MS", default_value_t = 30_000, hide = true)]
     pub keep_alive_ms: u64,
+
+    /// Bytes of the body of one question of flagd's clients or of OFREP; without it each has a limit of its own
+    #[arg(skip)]
+    pub max_request_body: Option<usize>,
+
+    /// Bytes of the headers of a request
+    #[arg(skip = MAX_HEADER_BYTES)]
+    pub max_request_header: u32,
 }
 
 impl FromStr for Listen {
@@ -132,6 +168,15 @@ impl FromStr for Listen {
     }
 }
 
+/// `a=1,b=2`, as flagd reads it; the later of two with one name counts.
+pub fn pairs(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), value.to_owned())),
+        Some(_) | None => Err(format!("found `{pair}`, expected NAME=VALUE, several with commas")),
+    };
+    text.split(',').filter(|part| !part.trim().is_empty()).map(pair).collect()
+}
+
 impl Default for Serve {
     /// As on the command line, but on ports that the system picks.
     fn default() -> Self {
@@ -140,6 +185,12 @@ impl Default for Serve {
             socket: None,
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            sync: Listen(None),
+            sync_socket: None,
+            sync_metadata: true,
+            context_values: BTreeMap::new(),
+            context_headers: BTreeMap::new(),
+            stream_deadline: None,
             cors_origins: Vec::new(),
             hand_over: false,
             threads: None,
@@ -158,6 +209,8 @@ impl Default for Limits {
             max_tracked_units: super::evidence::UNITS,
             first_bytes_ms: 5000,
             keep_alive_ms: 30_000,
+            max_request_body: None,
+            max_request_header: MAX_HEADER_BYTES,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::evaluation::flagd_json;
 use super::body::Body;
 use super::call::Call;
 use super::dialect::{Dialect, Encoding, Translated, connect_code, connect_error, end_of_stream};
-use super::flagd::{Asking, Called, MAX_QUESTION_BYTES, Method, event_stream};
+use super::flagd::{Asking, Called, MAX_QUESTION_BYTES, Method};
 use super::grpc::contained;
 use super::pod::Desk;
 use super::whole::{self, NotWhole};
@@ -49,7 +49,7 @@ fn wrong_type(method: Method) -> Response<Body> {
 
 async fn events(desk: Arc<Desk>, called: Called, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
     let opened = match open(&desk, called, request.headers(), "connect-content-encoding") {
-        Ok(asking) => event_stream(desk, asking, request).await,
+        Ok(asking) => called.events(desk, asking, request).await,
         Err(status) => Err(status),
     };
     // A stream has always begun well; how it ends is in its last frame.
@@ -66,7 +66,7 @@ async fn unary(desk: Arc<Desk>, called: Called, encoding: Encoding, request: Req
     let span = evaluation::sampled(request.uri().path().trim_start_matches('/'), request.headers());
     let (head, body) = request.into_parts();
     let message = match open(&desk, called, &head.headers, header::CONTENT_ENCODING.as_str()) {
-        Ok(asking) => read(body, &head.headers, called, encoding).await.map(|message| (asking, message)),
+        Ok(asking) => read(&desk, body, &head.headers, called, encoding).await.map(|message| (asking, message)),
         Err(status) => Err(status),
     };
     let answered = message.and_then(|(asking, message)| contained(|| called.answer(&desk, &asking, &message, span.as_ref())));
@@ -87,8 +87,9 @@ fn open(desk: &Desk, called: Called, headers: &HeaderMap, encoding: &str) -> Res
     called.asking(desk, headers)
 }
 
-async fn read(body: Incoming, headers: &HeaderMap, called: Called, encoding: Encoding) -> Result<Bytes, Status> {
-    let body = whole::read(body, headers, MAX_QUESTION_BYTES).await.map_err(|wrong| match wrong {
+async fn read(desk: &Desk, body: Incoming, headers: &HeaderMap, called: Called, encoding: Encoding) -> Result<Bytes, Status> {
+    let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
+    let body = whole::read(body, headers, most).await.map_err(|wrong| match wrong {
         NotWhole::TooLarge(_) => Status::resource_exhausted(wrong.to_string()),
         NotWhole::Late => Status::deadline_exceeded(wrong.to_string()),
         NotWhole::Broken(_) => Status::cancelled(wrong.to_string()),

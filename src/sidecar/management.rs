@@ -31,17 +31,28 @@ struct Management {
     pod: Arc<Pod>,
     metrics: Arc<Metrics>,
     evidence: Evidence,
+    not_ready: StatusCode,
 }
 
 /// Serves until the shutdown has drained: `/readyz` says 503 meanwhile, so that the endpoint leaves the load balancer.
-pub(super) async fn serve(listener: Listener, pod: Arc<Pod>, metrics: Arc<Metrics>, evidence: Evidence, header_deadline: Duration) {
+///
+/// In flagd's place it says 412 until it is ready.
+pub(super) async fn serve(
+    listener: Listener,
+    pod: Arc<Pod>,
+    metrics: Arc<Metrics>,
+    evidence: Evidence,
+    header_deadline: Duration,
+    is_stand_in: bool,
+) {
+    let not_ready = if is_stand_in { StatusCode::PRECONDITION_FAILED } else { StatusCode::SERVICE_UNAVAILABLE };
     let shutdown = pod.shutdown.clone();
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .route("/ofrep/v1/track", post(track).layer(DefaultBodyLimit::max(evidence::BODY_BYTES)))
-        .with_state(Management { pod, metrics, evidence });
+        .with_state(Management { pod, metrics, evidence, not_ready });
     let places = Places::new(MAX_CONNECTIONS);
     let admit = |socket| {
         if let (Some(place), Socket::Tcp(stream)) = (places.take(), socket) {
@@ -65,7 +76,7 @@ async fn connection(stream: std::net::TcpStream, router: Router, header_deadline
     }
 }
 
-async fn readyz(State(Management { pod, .. }): State<Management>) -> Response {
+async fn readyz(State(Management { pod, not_ready, .. }): State<Management>) -> Response {
     if pod.shutdown.is_requested() {
         return (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response();
     }
@@ -73,7 +84,7 @@ async fn readyz(State(Management { pod, .. }): State<Management>) -> Response {
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", missing.join(", "))).into_response()
+    (not_ready, format!("waiting for: {}\n", missing.join(", "))).into_response()
 }
 
 async fn render(State(Management { metrics, .. }): State<Management>) -> Response {

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -18,6 +19,7 @@ use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
 use crate::telemetry::decisions::{Counts, Lost};
 
 use super::evidence::Stats;
+use super::impressions::Impressions;
 use super::pod::{Desk, Pod, Sdk};
 use super::tally;
 
@@ -25,26 +27,42 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 pub(super) struct Metrics {
     registry: Registry,
+    /// Names without our prefix.
+    flagd: Registry,
 }
 
 impl Metrics {
-    pub(super) fn new(pod: Arc<Pod>, desks: Vec<Arc<Desk>>, following: Option<Arc<follow::Metrics>>, evidence: Arc<Stats>) -> Self {
+    /// In flagd's place its names are served too.
+    pub(super) fn new(
+        pod: Arc<Pod>,
+        desks: Vec<Arc<Desk>>,
+        following: Option<Arc<follow::Metrics>>,
+        evidence: Arc<Stats>,
+        is_stand_in: bool,
+    ) -> Self {
         let mut registry = Registry::with_prefix("yardarm");
         registry.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         if let Some(observer) = &pod.observer {
             registry.register_collector(Box::new(Logged(Arc::clone(observer.counts()))));
         }
-        registry.register_collector(Box::new(Scrape { pod, desks, total: Mutex::default() }));
+        let evaluations = Arc::new(Evaluations { pod: Arc::clone(&pod), desks: desks.clone(), total: Mutex::default() });
+        let mut flagd = Registry::default();
+        if is_stand_in {
+            flagd.register_collector(Box::new(Impressions(Arc::clone(&evaluations))));
+        }
+        registry.register_collector(Box::new(Scrape { pod, desks, evaluations }));
         registry.register_collector(Box::new(Measured(evidence)));
         if let Some(following) = following {
             registry.register_collector(Box::new(Following(following)));
         }
-        Self { registry }
+        Self { registry, flagd }
     }
 
     pub(super) fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        encode_registry(&mut text, &self.flagd)?;
+        encode_registry(&mut text, &self.registry)?;
+        encode_eof(&mut text)?;
         Ok(text)
     }
 }
@@ -52,7 +70,25 @@ impl Metrics {
 struct Scrape {
     pod: Arc<Pod>,
     desks: Vec<Arc<Desk>>,
+    evaluations: Arc<Evaluations>,
+}
+
+/// Everything that was answered since the start.
+pub(super) struct Evaluations {
+    pod: Arc<Pod>,
+    desks: Vec<Arc<Desk>>,
     total: Mutex<tally::Counts>,
+}
+
+impl Evaluations {
+    pub(super) fn total(&self) -> MutexGuard<'_, tally::Counts> {
+        let mut total = self.total.lock();
+        for desk in &self.desks {
+            total.merge(desk.tally.take());
+        }
+        total.retain_flags(|key| self.pod.replica.with(key, |held| held.is_some()));
+        total
+    }
 }
 
 impl Collector for Scrape {
@@ -88,11 +124,7 @@ impl Collector for Scrape {
 
 impl Scrape {
     fn encode_evaluations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let mut total = self.total.lock();
-        for desk in &self.desks {
-            total.merge(desk.tally.take());
-        }
-        total.retain_flags(|key| self.pod.replica.with(key, |held| held.is_some()));
+        let total = self.evaluations.total();
         let help = "Evaluations by flag, variant and reason; unknown flags have no name, and the caller's default has no variant";
         let mut family = encoder.encode_descriptor("evaluations", help, None, MetricType::Counter)?;
         for (flag, series) in &total.flags {
@@ -247,5 +279,11 @@ fn labelled(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, labels:
 impl fmt::Debug for Scrape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scrape").field("threads", &self.desks.len()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Evaluations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Evaluations").field("threads", &self.desks.len()).finish_non_exhaustive()
     }
 }

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::replica::Replica;
 
 use super::bell::Bell;
+use super::context::Contexts;
 use super::cors::Cors;
 use super::observe::Observer;
 use super::tally::Tally;
@@ -21,6 +23,10 @@ pub(super) struct Pod {
     pub(super) watchers: Arc<Places>,
     /// Watches that were away for so long that they had to start again from a snapshot.
     pub(super) lagged_watchers: AtomicU64,
+    /// What is added to contexts of flagd's clients and of OFREP.
+    pub(super) contexts: Contexts,
+    /// See [`super::Serve::stream_deadline`].
+    pub(super) stream_deadline: Option<Duration>,
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
     pub(super) cors: Cors,

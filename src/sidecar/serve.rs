@@ -35,7 +35,8 @@ pub(super) const MAX_STREAMS: u32 = 20_000;
 /// Answers of one stream that wait in memory for their reader. It is what a watch puts between a kill and a reader that has stalled.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
-const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// hyper has no smaller one.
+const LEAST_BUFFER_BYTES: usize = 8192;
 
 /// A connection of HTTP/1.1 that asks nothing is kept for so many intervals of HTTP/2's pings: longer than the pools of clients keep theirs
 /// (Go's 90 s), so that it is they who close, and no request meets a connection that is being closed here.
@@ -116,7 +117,7 @@ impl Protocol {
             // hyper counts the time between two requests too.
             .header_read_timeout(keep_alive * HTTP1_IDLE_PINGS)
             // Of a header: a longer one is answered with 431.
-            .max_buf_size(MAX_HEADER_BYTES as usize);
+            .max_buf_size((limits.max_request_header as usize).max(LEAST_BUFFER_BYTES));
         let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
             .timer(TokioTimer::new())
@@ -125,7 +126,7 @@ impl Protocol {
             .keep_alive_timeout(keep_alive / 2)
             .max_concurrent_streams(streams)
             .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-            .max_header_list_size(MAX_HEADER_BYTES)
+            .max_header_list_size(limits.max_request_header)
             // Rapid reset (CVE-2023-44487) and its sister MadeYouReset (CVE-2025-8671).
             .max_pending_accept_reset_streams(20)
             .max_local_error_reset_streams(1024)

@@ -18,6 +18,7 @@ use crate::replica::follow::{self, Follower, Settings, Timing};
 use crate::telemetry::decisions;
 use crate::wire::replication::Identity;
 
+use super::context::Contexts;
 use super::cors::Cors;
 use super::evidence::{self, Evidence};
 use super::listen::{self, Take};
@@ -46,6 +47,9 @@ pub struct Running {
     pub management: SocketAddr,
     /// `None`: OFREP is not served.
     pub ofrep: Option<SocketAddr>,
+    /// `None`: documents are not served, or on a socket alone.
+    pub sync: Option<SocketAddr>,
+    pub sync_uds: Option<PathBuf>,
 }
 
 /// The flags that a pod serves.
@@ -54,6 +58,13 @@ pub struct Flags {
     pub environment: String,
     /// Of whoever keeps the replica up to date, for `/metrics`.
     pub following: Option<Arc<follow::Metrics>>,
+}
+
+/// What is done as flagd does it, by a process that stands in its place.
+#[derive(Debug, Clone, Default)]
+pub struct StandIn {
+    /// Waits for what flags come from too.
+    pub readiness: Readiness,
 }
 
 /// Loads the last good state, binds, follows the control plane, and returns once the addresses are bound. It ends with `shutdown`.
@@ -82,10 +93,10 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
             () = until_usable(follower.replica()) => {}
             () = shutdown.requested() => {}
         }
-        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log, None).await?;
         (running, evidence, follower)
     } else {
-        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log).await?;
+        let (running, evidence) = serve_logging(&args, flags, &workers, shutdown.clone(), log, None).await?;
         (running, evidence, local.follow(settings))
     };
     let guards = evidence::guard(evidence.clone(), follower.uplink(), environment.clone(), identity.clone(), shutdown.clone());
@@ -146,7 +157,19 @@ fn end_with(mut follower: Follower, shutdown: &Shutdown) {
 /// reported to nobody.
 pub async fn serve(args: &Serve, flags: Flags, workers: &Workers, shutdown: Shutdown) -> anyhow::Result<Running> {
     let log = decisions::Place { pod: host_name(), environment: flags.environment.clone(), salt_file: salt_file(args, None) };
-    serve_logging(args, flags, workers, shutdown, log).await.map(|(running, _)| running)
+    serve_logging(args, flags, workers, shutdown, log, None).await.map(|(running, _)| running)
+}
+
+/// The same with flagd's manners: 412 until it is ready, and flagd's names among the metrics.
+pub async fn serve_in_place_of_flagd(
+    args: &Serve,
+    flags: Flags,
+    workers: &Workers,
+    shutdown: Shutdown,
+    stand_in: StandIn,
+) -> anyhow::Result<Running> {
+    let log = decisions::Place { pod: host_name(), environment: flags.environment.clone(), salt_file: salt_file(args, None) };
+    serve_logging(args, flags, workers, shutdown, log, Some(stand_in)).await.map(|(running, _)| running)
 }
 
 async fn serve_logging(
@@ -155,8 +178,10 @@ async fn serve_logging(
     workers: &Workers,
     shutdown: Shutdown,
     log: decisions::Place,
+    stand_in: Option<StandIn>,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, ofrep, cors_origins, hand_over, threads: _, reflection, limits, decisions } = args;
+    let Serve { listen, socket, management, ofrep, cors_origins, hand_over, reflection, limits, decisions, .. } = args;
+    let contexts = Contexts::of(args)?;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
@@ -169,9 +194,18 @@ async fn serve_logging(
     let http = listen::tcp(*management, "--management", take)?;
     let (observer, scribe) = observe::start(decisions, log)?.unzip();
     let at = ofrep.as_ref().map(TcpListener::local_addr).transpose()?;
-    let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()?, ofrep: at };
+    let running = Running {
+        tcp: tcp.local_addr()?,
+        uds: socket.clone(),
+        management: http.local_addr()?,
+        ofrep: at,
+        // Its listeners would be started here.
+        sync: None,
+        sync_uds: None,
+    };
 
-    let readiness = Readiness::new();
+    let is_stand_in = stand_in.is_some();
+    let StandIn { readiness } = stand_in.unwrap_or_default();
     tokio::spawn(usable(replica.clone(), readiness.token("flag state")));
     let pod = Arc::new(Pod {
         replica,
@@ -181,6 +215,8 @@ async fn serve_logging(
         connections: Places::new(limits.max_connections),
         watchers: Places::new(limits.max_watchers),
         lagged_watchers: AtomicU64::new(0),
+        contexts,
+        stream_deadline: args.stream_deadline,
         observer,
         cors: Cors::of(cors_origins),
     });
@@ -189,7 +225,7 @@ async fn serve_logging(
         scribe.write(desks.clone(), &shutdown);
     }
     let evidence = Evidence::collect(desks.clone(), limits.max_tracked_units, shutdown.clone());
-    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following, Arc::clone(evidence.stats())));
+    let metrics = Arc::new(Metrics::new(Arc::clone(&pod), desks.clone(), following, Arc::clone(evidence.stats()), is_stand_in));
     let reporter = health::reporter().await;
     let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
@@ -210,7 +246,7 @@ async fn serve_logging(
     }
     tokio::spawn(health::report(reporter, readiness, shutdown));
     let first_bytes = Duration::from_millis(limits.first_bytes_ms);
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes));
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, is_stand_in));
     Ok((running, evidence))
 }
 

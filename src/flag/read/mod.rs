@@ -5,6 +5,7 @@ mod fields;
 mod metric;
 mod plan;
 mod template;
+mod tolerant;
 mod value;
 
 use std::collections::BTreeSet;
@@ -31,6 +32,7 @@ use super::problem::{Path, Problems, did_you_mean};
 use super::template::{Library, Templates};
 use super::yaml;
 use fields::{Fields, text};
+pub use tolerant::{Assumed, Tolerated};
 
 /// Keys of each kind of object; what is not named here is refused.
 pub(super) const DOCUMENT: &[&str] = &["$schema", "$evaluators", "flags", "metadata", "segments", "templates"];

@@ -43,11 +43,16 @@ const PACE: Duration = Duration::from_millis(50);
 /// Changes that are taken from the list under one lock.
 const TAKE: usize = 256;
 
-pub(in crate::sidecar) async fn event_stream(desk: Arc<Desk>, asking: Asking, request: Request<Incoming>) -> Result<Body, Status> {
+pub(in crate::sidecar) async fn event_stream(
+    desk: Arc<Desk>,
+    asking: Asking,
+    deadline: Option<Duration>,
+    request: Request<Incoming>,
+) -> Result<Body, Status> {
     let trace = rpc::server(request.uri().path().trim_start_matches('/'), request.headers());
     let started = Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await;
     match started.and_then(|_| place(&desk)) {
-        Ok(place) => Ok(Body::Stream(Box::new(Events::new(desk, asking, place, trace)))),
+        Ok(place) => Ok(Body::Stream(Box::new(Events::new(desk, asking, deadline, place, trace)))),
         Err(status) => {
             trace.end(status.code());
             Err(status)
@@ -77,6 +82,8 @@ struct Events {
     is_held_back: bool,
     next_change: Instant,
     keep_alive: Instant,
+    /// When the client has to come again.
+    end: Option<Instant>,
     timer: Pin<Box<Sleep>>,
     said_goodbye: bool,
     seat: Seat,
@@ -85,7 +92,7 @@ struct Events {
 }
 
 impl Events {
-    fn new(desk: Arc<Desk>, asking: Asking, place: Place, trace: Rpc) -> Self {
+    fn new(desk: Arc<Desk>, asking: Asking, deadline: Option<Duration>, place: Place, trace: Rpc) -> Self {
         let now = Instant::now();
         let (seat, keep_alive) = (desk.bell.seat(), now + KEEP_ALIVE);
         Self {
@@ -98,6 +105,7 @@ impl Events {
             is_held_back: false,
             next_change: now,
             keep_alive,
+            end: deadline.map(|deadline| now + deadline),
             timer: Box::pin(tokio::time::sleep_until(keep_alive)),
             said_goodbye: false,
             seat,
@@ -186,7 +194,7 @@ impl Events {
         }
     }
 
-    fn end(&mut self, status: Status) -> Poll<Step> {
+    fn close(&mut self, status: Status) -> Poll<Step> {
         if let Some(trace) = self.trace.take() {
             trace.end(status.code());
         }
@@ -239,7 +247,7 @@ impl Source for Events {
         if self.desk.is_draining() {
             // Then UNAVAILABLE: after OK the JavaScript provider does not come back (flagd.md 1.11).
             let said_goodbye = std::mem::replace(&mut self.said_goodbye, true);
-            return if said_goodbye { self.end(draining()) } else { Poll::Ready(Step::Messages(Event::Shutdown.frame())) };
+            return if said_goodbye { self.close(draining()) } else { Poll::Ready(Step::Messages(Event::Shutdown.frame())) };
         }
         loop {
             match contained(|| Ok(self.next())) {
@@ -248,14 +256,18 @@ impl Source for Events {
                     return Poll::Ready(Step::Messages(event));
                 }
                 Ok(None) => {}
-                Err(status) => return self.end(status),
+                Err(status) => return self.close(status),
+            }
+            if self.end.is_some_and(|end| end <= Instant::now()) {
+                return self.close(Status::deadline_exceeded("the stream has been open for as long as it may be (--stream-deadline)"));
             }
             let due = if self.is_held_back { self.next_change } else { self.keep_alive };
+            let due = self.end.map_or(due, |end| end.min(due));
             if self.timer.deadline() != due {
                 self.timer.as_mut().reset(due);
             }
             ready!(self.timer.as_mut().poll(cx));
-            if !self.is_held_back {
+            if !self.is_held_back && self.keep_alive <= Instant::now() {
                 self.keep_alive = Instant::now() + KEEP_ALIVE;
                 return Poll::Ready(Step::Messages(Event::KeepAlive.frame()));
             }

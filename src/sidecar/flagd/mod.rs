@@ -5,6 +5,7 @@ mod events;
 mod selected;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -47,6 +48,8 @@ pub(super) enum Method {
 pub(super) struct Asking {
     pub(super) is_inspection: bool,
     pub(super) selection: Selection,
+    /// Attributes that headers say, as an encoded `Struct`.
+    pub(super) from_headers: Vec<u8>,
 }
 
 pub(super) fn at(path: &str) -> Option<Called> {
@@ -74,17 +77,28 @@ pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<Incoming>)
     };
     if called.method == Method::EventStream {
         let desk = Arc::clone(desk);
-        return Call::waiting(async move { event_stream(desk, asking, request).await.map_or_else(refuse, respond) });
+        return Call::waiting(async move { called.events(desk, asking, request).await.map_or_else(refuse, respond) });
     }
     let name = request.uri().path().trim_start_matches('/').to_owned();
-    Call::unary(desk, request, &name, MAX_QUESTION_BYTES, move |desk, message, span| called.answer(desk, &asking, message, span))
+    let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
+    Call::unary(desk, request, &name, most, move |desk, message, span| called.answer(desk, &asking, message, span))
 }
 
 impl Called {
     /// Counts the request, and reads what its header says.
     pub(super) fn asking(self, desk: &Desk, headers: &HeaderMap) -> Result<Asking, Status> {
         desk.sdk_requests.count(sdk(self.service));
-        Asking::read(desk, headers).map_err(Status::invalid_argument)
+        let mut asking = Asking::read(desk, headers).map_err(Status::invalid_argument)?;
+        if self.service == Service::Schema {
+            // flagd does not look at headers there (flagd.md 1.8).
+            asking.from_headers = Vec::new();
+        }
+        Ok(asking)
+    }
+
+    pub(super) async fn events(self, desk: Arc<Desk>, asking: Asking, request: Request<Incoming>) -> Result<Body, Status> {
+        let deadline = deadline(&desk, self.service);
+        event_stream(desk, asking, deadline, request).await
     }
 
     /// One message with its frame for one message. No stream is answered so.
@@ -95,6 +109,11 @@ impl Called {
             Method::EventStream => Err(Status::internal("events are no single answer")),
         }
     }
+}
+
+/// flagd's oldest name has none (flagd.md 1.4).
+fn deadline(desk: &Desk, service: Service) -> Option<Duration> {
+    desk.pod.stream_deadline.filter(|_| service != Service::Schema)
 }
 
 fn sdk(service: Service) -> Sdk {
@@ -118,6 +137,7 @@ impl Asking {
         Ok(Self {
             is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
             selection: Selection::parse(selector)?,
+            from_headers: desk.pod.contexts.from_headers(headers),
         })
     }
 
@@ -128,6 +148,7 @@ impl Asking {
 
 fn resolve(desk: &Desk, service: Service, of: Type, asking: &Asking, message: &[u8], span: Option<&Evaluation>) -> Result<Bytes, Status> {
     let mut question = wire::read_question(message).map_err(unreadable)?;
+    question.context = desk.pod.contexts.enrich(question.context, asking).map_err(unreadable)?;
     question.wanted = Some(of.value_type());
     let scope = asking.scope(desk);
     let resolved = desk.answer_sdk(&question, asking, |answer, definition| {
@@ -155,6 +176,7 @@ fn resolved(answer: &Answer<'_>, service: Service, definition: &Definition) -> R
 /// What becomes of each flag is in the answer; the span of such a call says only that they were asked for.
 fn resolve_all(desk: &Desk, service: Service, asking: &Asking, message: &[u8]) -> Result<Bytes, Status> {
     let context = wire::read_question_of_all(message).map_err(unreadable)?;
+    let context = desk.pod.contexts.enrich(context, asking).map_err(unreadable)?;
     let scope = asking.scope(desk);
     let all = desk.answer_all(
         &context,

@@ -58,7 +58,8 @@ pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answe
     if head.method != Method::POST {
         return only_by("POST", "flags are evaluated by POST");
     }
-    let body = match whole::read(body, &head.headers, BODY_BYTES).await {
+    let most = desk.pod.contexts.max_body.unwrap_or(BODY_BYTES);
+    let body = match whole::read(body, &head.headers, most).await {
         Ok(body) => body,
         Err(wrong) => return unread(&wrong),
     };
@@ -154,7 +155,7 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         Ok(asked) => asked,
         Err(wrong) => return failed(ErrorCode::ParseError, &wrong),
     };
-    let context = match asked.context() {
+    let context = match asked.context().and_then(|context| desk.pod.contexts.enrich(context, asking)) {
         Ok(context) => context,
         Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
     };
@@ -186,7 +187,8 @@ fn announced(query: &str) -> Option<String> {
 fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let failed = |code: ErrorCode, details: &str| Box::new(json_answer(status_of(code), &error(code, details)));
     let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
-    let context = asked.context().map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
+    let context = asked.context().and_then(|context| desk.pod.contexts.enrich(context, &asking));
+    let context = context.map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
     let scope = asking.scope(desk);
     let begin = || br#"{"flags":["#.to_vec();
     // Written as they are decided: of a large environment the answer is large enough by itself.

@@ -94,6 +94,17 @@ impl<'a> Context<'a> {
         self.check_attributes()
     }
 
+    /// Puts attributes over those that are there. What is put is ours, and not limited by bytes.
+    ///
+    /// # Errors
+    /// When there are too many attributes with them.
+    pub fn overlaid(mut self, message: &'a [u8]) -> Result<Self, Refused> {
+        if !message.is_empty() {
+            self.merge_struct(message, 0)?;
+        }
+        Ok(self)
+    }
+
     fn check_attributes(&self) -> Result<(), Refused> {
         if self.attributes.len() > limits::CONTEXT_ATTRIBUTES {
             let found = self.attributes.len();

@@ -155,6 +155,17 @@ pub fn reason(answer: &Answer<'_>, definition: &Definition) -> &'static str {
     }
 }
 
+/// The same for what is counted, where the answer is not at hand.
+pub fn counted(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Error => "ERROR",
+        Reason::Disabled => "DISABLED",
+        Reason::Default => "DEFAULT",
+        Reason::Static => "STATIC",
+        Reason::TargetingMatch | Reason::Split | Reason::PrerequisiteFailed | Reason::Killed | Reason::Stale => "TARGETING_MATCH",
+    }
+}
+
 /// Of the set, then ours, then the flag's own, which win (flagd.md 1.6).
 pub fn metadata(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Map<String, Json> {
     let mut metadata = scope.metadata();

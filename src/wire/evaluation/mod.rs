@@ -24,7 +24,7 @@ use super::v1;
 pub use answer::{Answer, BatchAnswer, EvaluateResponse, Prepared, Reply, StreamError, write_message};
 pub use context::Context;
 pub use question::{BatchQuestion, Question, Selector, StreamQuestion};
-pub use value::{EncodedValue, encode_value};
+pub use value::{EncodedValue, encode_value, struct_message};
 
 /// Why a request was not taken: the caller's fault, INVALID_ARGUMENT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

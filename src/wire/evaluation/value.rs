@@ -52,7 +52,8 @@ impl EncodedValue<'_> {
     }
 }
 
-pub(super) fn struct_message(fields: &serde_json::Map<String, Json>) -> Vec<u8> {
+/// A `google.protobuf.Struct`.
+pub fn struct_message(fields: &serde_json::Map<String, Json>) -> Vec<u8> {
     let (mut message, mut entry) = (Vec::new(), Vec::new());
     for (name, value) in fields {
         entry.clear();

@@ -1,0 +1,179 @@
+//! The one task that writes: what a source said becomes a change, and is logged with what is wrong in it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::flag::{Assumed, Problems, Scalar, Tolerated};
+use crate::lifecycle::{Shutdown, Token};
+use crate::replica::{Rejected, Writer};
+
+use super::Report;
+use super::merge::{Change, Merge, News};
+
+/// How often it is said that what is held is what the sources say, which `maxStaleness` counts from.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// A larger document is read on a thread of its own: meanwhile a small one would wait.
+const SMALL_BYTES: usize = 64 * 1024;
+
+/// Of the problems of a document, so many are logged one by one.
+const LOGGED: usize = 20;
+
+pub(super) struct Owner {
+    names: Vec<Arc<str>>,
+    /// Each until its source has said something.
+    tokens: Vec<Option<Token>>,
+    lost: Vec<bool>,
+    merge: Merge,
+    writer: Writer,
+    assumed: Assumed,
+    /// What was told of flags that do not compile.
+    rejected: BTreeSet<String>,
+}
+
+impl Owner {
+    pub(super) fn new(names: Vec<Arc<str>>, tokens: Vec<Token>, writer: Writer, assumed: Assumed) -> Self {
+        let merge = Merge::new(names.len(), rand::random());
+        let lost = vec![true; names.len()];
+        let tokens = tokens.into_iter().map(Some).collect();
+        Self { names, tokens, lost, merge, writer, assumed, rejected: BTreeSet::new() }
+    }
+
+    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<(usize, Report)>, shutdown: Shutdown) {
+        if self.names.is_empty() {
+            // Without a source there are no flags, which is a state.
+            let change = self.merge.take(0, News::default(), now_us());
+            self.write(change);
+        }
+        let mut confirm = interval(CONFIRM);
+        confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some((source, report)) = reports.recv() => self.hear(source, report).await,
+                _ = confirm.tick() => self.confirm(),
+                () = shutdown.requested() => return,
+            }
+        }
+    }
+
+    async fn hear(&mut self, source: usize, report: Report) {
+        let (Some(name), Some(lost)) = (self.names.get(source).cloned(), self.lost.get_mut(source)) else { return };
+        match report {
+            Report::Lost(why) => {
+                if !std::mem::replace(lost, true) || self.tokens[source].is_some() {
+                    tracing::warn!(source = %name, "the source cannot be read: {why}; what it said last is served, and it is tried again");
+                }
+                return;
+            }
+            Report::Unchanged => {}
+            Report::Document(text) => match read(text, self.assumed).await {
+                Ok(tolerated) => self.take(source, &name, tolerated),
+                Err(problems) => {
+                    *lost = true;
+                    tracing::warn!(source = %name, "the document cannot be read, what it said before is served: {}", line(&problems));
+                    return;
+                }
+            },
+        }
+        if std::mem::replace(&mut self.lost[source], false) && self.tokens[source].is_none() {
+            tracing::info!(source = %name, "the source is read again");
+        }
+        if let Some(token) = self.tokens[source].take() {
+            token.done();
+        }
+    }
+
+    fn take(&mut self, source: usize, name: &Arc<str>, tolerated: Tolerated) {
+        let Tolerated { flags, segments, problems } = tolerated;
+        for problem in problems.iter().take(LOGGED) {
+            tracing::warn!(source = %name, "{problem}; what was held of it before is served");
+        }
+        if problems.len() > LOGGED {
+            tracing::warn!(source = %name, "and {} problems more", problems.len() - LOGGED);
+        }
+        let mut news = News::default();
+        for (key, flag) in flags {
+            let Some(mut flag) = flag else {
+                news.unread_flags.insert(key);
+                continue;
+            };
+            flag.source = Some(name.to_string());
+            let set = match flag.metadata.get("flagSetId") {
+                Some(Scalar::String(set)) => set.clone(),
+                Some(_) | None => String::new(),
+            };
+            news.flags.insert((key, set), Bytes::from(flag.to_canonical_json()));
+        }
+        news.segments =
+            segments.into_iter().map(|(key, segment)| (key, segment.map(|segment| Bytes::from(segment.to_canonical_json())))).collect();
+        let before = self.merge.revision();
+        let change = self.merge.take(source, news, now_us());
+        self.write(change);
+        if self.merge.revision() != before {
+            let flags = self.writer.replica().len();
+            tracing::info!(source = %name, revision = self.merge.revision(), flags, "flags of the source are served");
+        }
+    }
+
+    fn write(&mut self, change: Change) {
+        let applied = match change {
+            Change::None => return,
+            Change::Whole(state) => self.writer.apply_snapshot(state),
+            Change::Edit(delta) => self.writer.apply_delta(delta).or_else(|refused| {
+                tracing::warn!(%refused, "a change could not be applied by itself; everything is applied anew");
+                self.writer.apply_snapshot(self.merge.state(now_us()))
+            }),
+        };
+        match applied {
+            Ok(applied) => self.tell_rejected(&applied.rejected),
+            Err(refused) => tracing::error!(%refused, "the flags of the sources together cannot be held; what was held is served"),
+        }
+    }
+
+    /// Each once, until it compiles.
+    fn tell_rejected(&mut self, rejected: &[Rejected]) {
+        let told: BTreeSet<String> = rejected.iter().map(|one| one.message.clone()).collect();
+        for message in told.difference(&self.rejected) {
+            tracing::warn!("{message}; what was held of the flag before is served");
+        }
+        self.rejected = told;
+    }
+
+    fn confirm(&mut self) {
+        if self.merge.revision() > 0
+            && !self.lost.contains(&true)
+            && let Err(refused) = self.writer.confirm_fresh(self.merge.position(), self.merge.digest())
+        {
+            tracing::warn!(%refused, "what is held is not what the sources say; everything is applied anew");
+            self.write(Change::Whole(self.merge.state(now_us())));
+        }
+    }
+}
+
+async fn read(text: String, assumed: Assumed) -> Result<Tolerated, Problems> {
+    if text.len() <= SMALL_BYTES {
+        return Tolerated::parse(&text, assumed);
+    }
+    let read = tokio::task::spawn_blocking(move || Tolerated::parse(&text, assumed)).await;
+    // It ends early only with the runtime.
+    read.unwrap_or_else(|_| Err(Problems::default()))
+}
+
+/// The first problem, and how many more there are.
+fn line(problems: &Problems) -> String {
+    let first = problems.iter().next().map(ToString::to_string).unwrap_or_default();
+    match problems.len() {
+        0 | 1 => first,
+        more => format!("{first} (and {} more)", more - 1),
+    }
+}
+
+fn now_us() -> i64 {
+    SystemClock::new().now_us()
+}
