@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 10] = [
     "yardarm/v1/evaluation.proto",
     "yardarm/v1/tracking.proto",
     "yardarm/v1/replication.proto",
@@ -14,6 +14,7 @@ const PROTOS: [&str; 9] = [
     "flagd/evaluation/v1/evaluation.proto",
     "flagd/evaluation/v2/evaluation.proto",
     "flagd/schema/v1/schema.proto",
+    "flagd/sync/v1/sync.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -19,7 +19,7 @@
 //! - [`rollout`]: how a flag's traffic moves by a plan: the engine, its gates, triggers and their statistics. Pure.
 //! - [`wire`]: the messages of `proto/` and every conversion between them and the domain. Protobuf stops there.
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
-//! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, flagd, ofrep, health, management,
+//! - [`sidecar`]: our own accept loop and a file for each thing that is served: evaluate, stream, watch, flagd, sync, ofrep, health, management,
 //!   metrics.
 //!   `evidence` notes who was served what, attributes outcomes, and reports both; its guards trip flags while the control plane is away.
 //! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
@@ -59,6 +59,7 @@
 //! | 8013 | sidecar | evaluation and tracking, gRPC, ours and flagd's | flagd's port, so that its clients find us |
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
 //! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8015 | sidecar | flags as flagd documents, gRPC | flagd's port for it, and apart: who may ask for a flag need not see all of them |
 //! | 8016 | sidecar | OFREP, HTTP/1.1 and HTTP/2 | flagd's port for it, and apart: whoever speaks HTTP/1.1 is served by a parser of its own |
 //! | 8020 | control plane | Admin, Rollouts, Replication and Evidence, gRPC | one port to guard |
 //! | 8021 | control plane | webhooks that kill | apart, so that alerting systems never need the port that may change everything |

@@ -1,8 +1,10 @@
 //! How a sidecar is set up.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use crate::telemetry::decisions;
 
@@ -65,6 +67,26 @@ pub struct Serve {
     /// Where OpenFeature's remote evaluation protocol (OFREP) is served over HTTP; empty: nowhere
     #[arg(long, env = "YARDARM_OFREP", value_name = "ADDRESS", default_value = "127.0.0.1:8016")]
     pub ofrep: Listen,
+
+    /// Where flags are served as flagd documents, for in-process providers and for flagd; empty: nowhere
+    #[arg(long, env = "YARDARM_SYNC", value_name = "ADDRESS", default_value = "127.0.0.1:8015")]
+    pub sync: Listen,
+
+    /// Serve the same documents on a Unix socket at this path
+    #[arg(long, env = "YARDARM_SYNC_SOCKET", value_name = "PATH")]
+    pub sync_socket: Option<PathBuf>,
+
+    /// Answer GetMetadata of the sync service; false is flagd's --disable-sync-metadata
+    #[arg(long, env = "YARDARM_SYNC_METADATA", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub sync_metadata: bool,
+
+    /// Attributes that in-process clients are told to add to each context
+    #[arg(skip)]
+    pub context_values: BTreeMap<String, String>,
+
+    /// After this time a stream of documents ends, so that its client comes back
+    #[arg(skip)]
+    pub stream_deadline: Option<Duration>,
 
     /// Threads that answer; one for each core that is granted when it is not set
     #[arg(long, env = "YARDARM_THREADS", value_name = "THREADS")]
@@ -131,6 +153,11 @@ impl Default for Serve {
             socket: None,
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            sync: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
+            sync_socket: None,
+            sync_metadata: true,
+            context_values: BTreeMap::new(),
+            stream_deadline: None,
             threads: None,
             reflection: true,
             limits: Limits::default(),

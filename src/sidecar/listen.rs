@@ -17,12 +17,12 @@ const BACKLOG: i32 = 1024;
 pub enum BindError {
     #[error("cannot listen on {address}: {source}; stop what listens there or choose another address with {option}")]
     Tcp { address: SocketAddr, option: &'static str, source: io::Error },
-    #[error("cannot listen on {path}: another process answers on this socket; stop it or choose another path with --socket")]
-    SocketInUse { path: PathBuf },
-    #[error("cannot listen on {path}: there is a file that is no socket, which is left alone; choose another path with --socket")]
-    NotASocket { path: PathBuf },
-    #[error("cannot listen on {path}: {source}; the directory must exist and be writable, see --socket")]
-    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {path}: another process answers on this socket; stop it or choose another path with {option}")]
+    SocketInUse { path: PathBuf, option: &'static str },
+    #[error("cannot listen on {path}: there is a file that is no socket, which is left alone; choose another path with {option}")]
+    NotASocket { path: PathBuf, option: &'static str },
+    #[error("cannot listen on {path}: {source}; the directory must exist and be writable, see {option}")]
+    Socket { path: PathBuf, option: &'static str, source: io::Error },
 }
 
 /// `option` is the argument that chose the address. Must be called inside a tokio runtime.
@@ -53,13 +53,13 @@ struct SocketFile {
 }
 
 /// A file that a dead process left behind is replaced; one on which somebody answers is not. Must be called inside a tokio runtime.
-pub(super) fn unix(path: &Path) -> Result<UnixSocket, BindError> {
-    let failed = |source| BindError::Socket { path: path.to_owned(), source };
+pub(super) fn unix(path: &Path, option: &'static str) -> Result<UnixSocket, BindError> {
+    let failed = |source| BindError::Socket { path: path.to_owned(), option, source };
     match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned(), option }),
         Ok(_) => match StdUnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
-            Ok(_) | Err(_) => return Err(BindError::SocketInUse { path: path.to_owned() }),
+            Ok(_) | Err(_) => return Err(BindError::SocketInUse { path: path.to_owned(), option }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -104,9 +104,9 @@ mod tests {
         // A listener that std drops leaves its file behind, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let live = unix(&path).unwrap();
+        let live = unix(&path, "--socket").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(matches!(unix(&path), Err(BindError::SocketInUse { .. })));
+        assert!(matches!(unix(&path, "--socket"), Err(BindError::SocketInUse { .. })));
         drop(live);
         assert!(!path.exists());
     }
@@ -116,7 +116,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        assert!(matches!(unix(&path), Err(BindError::NotASocket { .. })));
+        assert!(matches!(unix(&path, "--socket"), Err(BindError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

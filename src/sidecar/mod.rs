@@ -4,6 +4,7 @@
 //! listen -> start (entrance) -> serve (HTTP/2, outbox) -> route -> call, evaluate, stream, watch, flagd -> decide -> replica
 //!                  |                                |                  ^                          ^
 //!               workers                      health, reflection      bell               ofrep (8016, HTTP)
+//! sync (8015): flags as flagd documents, for clients that evaluate by themselves
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
@@ -31,6 +32,7 @@ mod route;
 mod serve;
 mod start;
 mod stream;
+mod sync;
 mod tally;
 mod watch;
 mod workers;

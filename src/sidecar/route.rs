@@ -16,6 +16,7 @@ use super::flagd;
 use super::grpc::{refuse, respond};
 use super::pod::Desk;
 use super::stream::evaluate_stream;
+use super::sync;
 use super::watch::watch_flags;
 
 /// A service that tonic generated, behind one pointer.
@@ -31,11 +32,19 @@ pub(super) struct Others {
     pub(super) reflection_alpha: Option<Generated>,
 }
 
+/// What is served behind a listener, besides health.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Door {
+    Evaluation,
+    Sync,
+}
+
 /// What answers the calls of one connection.
 #[derive(Clone)]
 pub(super) struct Router {
     pub(super) desk: Arc<Desk>,
     pub(super) others: Arc<Others>,
+    pub(super) door: Door,
 }
 
 impl hyper::service::Service<Request<Incoming>> for Router {
@@ -44,12 +53,21 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        let desk = &self.desk;
         if let Some(status) = not_grpc(&request) {
             let mut response = Response::new(Body::Empty);
             *response.status_mut() = status;
             return Call::answered(response);
         }
+        match self.door {
+            Door::Evaluation => self.evaluation(request),
+            Door::Sync => self.sync(request),
+        }
+    }
+}
+
+impl Router {
+    fn evaluation(&self, request: Request<Incoming>) -> Call {
+        let desk = &self.desk;
         match request.uri().path() {
             "/yardarm.v1.Evaluation/Evaluate" => evaluate(desk, request),
             "/yardarm.v1.Evaluation/EvaluateBatch" => evaluate_batch(desk, request),
@@ -58,8 +76,19 @@ impl hyper::service::Service<Request<Incoming>> for Router {
             path => match (flagd::at(path), self.others.at(path)) {
                 (Some(called), _) => flagd::call(desk, called, request),
                 (None, Some(service)) => generated(service, desk, request),
-                (None, None) => Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}")))),
+                (None, None) => nothing_at(path),
             },
+        }
+    }
+
+    fn sync(&self, request: Request<Incoming>) -> Call {
+        let path = request.uri().path();
+        if path.starts_with("/grpc.health.v1.Health/") {
+            return generated(self.others.health.clone(), &self.desk, request);
+        }
+        match sync::method(path) {
+            Some(method) => sync::call(&self.desk, method, request),
+            None => nothing_at(path),
         }
     }
 }
@@ -74,6 +103,10 @@ impl Others {
             _ => None,
         }
     }
+}
+
+fn nothing_at(path: &str) -> Call {
+    Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}"))))
 }
 
 fn generated(mut service: Generated, desk: &Desk, request: Request<Incoming>) -> Call {

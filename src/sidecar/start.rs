@@ -24,8 +24,9 @@ use super::metrics::Metrics;
 use super::observe;
 use super::ofrep;
 use super::pod::{Desk, Places, Pod};
-use super::route::{Others, Router};
+use super::route::{Door, Others, Router};
 use super::serve::{Listener, Protocol, Socket, accept};
+use super::sync::{MAX_CONNECTIONS, MAX_SUBSCRIBERS, Press, Told};
 use super::workers::Workers;
 use super::{Args, Serve, Upstream, health};
 
@@ -39,6 +40,9 @@ pub struct Running {
     pub management: SocketAddr,
     /// `None`: OFREP is not served.
     pub ofrep: Option<SocketAddr>,
+    /// `None`: documents are not served, or on a socket alone.
+    pub sync: Option<SocketAddr>,
+    pub sync_uds: Option<PathBuf>,
 }
 
 /// The flags that a pod serves.
@@ -137,22 +141,32 @@ async fn serve_logging(
     shutdown: Shutdown,
     log: decisions::Place,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, ofrep, threads: _, reflection, limits, decisions } = args;
+    let Serve { listen, socket, management, ofrep, sync, sync_socket, threads: _, reflection, limits, decisions, .. } = args;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
     let home = workers.get(0).runtime().clone();
     let entered = home.enter();
     let tcp = listen::tcp(*listen, "--listen")?;
-    let unix = socket.as_deref().map(listen::unix).transpose()?;
+    let unix = socket.as_deref().map(|path| listen::unix(path, "--socket")).transpose()?;
+    let sync = sync.0.map(|address| listen::tcp(address, "--sync")).transpose()?;
+    let sync_unix = sync_socket.as_deref().map(|path| listen::unix(path, "--sync-socket")).transpose()?;
     let ofrep = ofrep.0.map(|address| listen::tcp(address, "--ofrep")).transpose()?;
     drop(entered);
     let http = listen::tcp(*management, "--management")?;
     let (observer, scribe) = observe::start(decisions, log)?.unzip();
-    let at = ofrep.as_ref().map(TcpListener::local_addr).transpose()?;
-    let running = Running { tcp: tcp.local_addr()?, uds: socket.clone(), management: http.local_addr()?, ofrep: at };
+    let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
+    let running = Running {
+        tcp: tcp.local_addr()?,
+        uds: socket.clone(),
+        management: http.local_addr()?,
+        ofrep: at(&ofrep)?,
+        sync: at(&sync)?,
+        sync_uds: sync_socket.clone(),
+    };
 
     let readiness = Readiness::new();
     tokio::spawn(usable(replica.clone(), readiness.token("flag state")));
+    let press = Arc::new(Press::new(replica.clone(), environment.clone(), told(args)));
     let pod = Arc::new(Pod {
         replica,
         environment,
@@ -161,6 +175,8 @@ async fn serve_logging(
         connections: Places::new(limits.max_connections),
         watchers: Places::new(limits.max_watchers),
         lagged_watchers: AtomicU64::new(0),
+        press: Arc::clone(&press),
+        subscribers: Places::new(MAX_SUBSCRIBERS),
         observer,
     });
     let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
@@ -178,7 +194,22 @@ async fn serve_logging(
     if let Some(ofrep) = ofrep {
         home.spawn(ofrep::serve(Listener::Tcp(ofrep), desks.clone(), workers.clone(), limits.clone()));
     }
-    let entrance = Arc::new(Entrance { pod: Arc::clone(&pod), desks, others, protocol: Protocol::new(limits), workers: workers.clone() });
+    let entrance = Entrance {
+        pod: Arc::clone(&pod),
+        desks,
+        others,
+        protocol: Protocol::new(limits),
+        workers: workers.clone(),
+        connections: Arc::clone(&pod.connections),
+        door: Door::Evaluation,
+    };
+    let sync: Vec<_> = sync.map(Listener::Tcp).into_iter().chain(sync_unix.map(Listener::Unix)).collect();
+    if !sync.is_empty() {
+        tokio::spawn(press.run(shutdown.clone()));
+        let entrance = Arc::new(Entrance { connections: Places::new(MAX_CONNECTIONS), door: Door::Sync, ..entrance.clone() });
+        sync.into_iter().for_each(|listener| _ = home.spawn(Arc::clone(&entrance).accept(listener)));
+    }
+    let entrance = Arc::new(entrance);
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
@@ -199,7 +230,15 @@ async fn usable(replica: Replica, token: Token) {
     token.done();
 }
 
+/// What the sync service tells besides flags.
+fn told(args: &Serve) -> Told {
+    let Serve { context_values, sync_metadata, stream_deadline, .. } = args;
+    let context = context_values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    Told { context, has_metadata: *sync_metadata, stream_deadline: *stream_deadline }
+}
+
 /// Where connections come in and are given to the threads.
+#[derive(Clone)]
 struct Entrance {
     pod: Arc<Pod>,
     /// By number of the thread.
@@ -207,6 +246,8 @@ struct Entrance {
     others: Arc<Others>,
     protocol: Protocol,
     workers: Workers,
+    connections: Arc<Places>,
+    door: Door,
 }
 
 impl Entrance {
@@ -216,7 +257,7 @@ impl Entrance {
         let hold = Arc::new(shutdown.hold(Phase::Drain, "connections"));
         accept(listener, shutdown.requested(), |socket| {
             // Over the limit it is closed at once: waiting in the backlog would tell the peer nothing.
-            let Some(place) = self.pod.connections.take() else { return };
+            let Some(place) = self.connections.take() else { return };
             let number = self.workers.least_loaded();
             let occupied = self.workers.occupy(number);
             let (entrance, hold) = (Arc::clone(&self), Arc::clone(&hold));
@@ -229,7 +270,7 @@ impl Entrance {
     }
 
     async fn connection(&self, socket: Socket, number: usize) {
-        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others) };
+        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others), door: self.door };
         self.protocol.serve(socket, router).await;
     }
 }

@@ -18,6 +18,9 @@ pub mod flagd {
     pub mod schema {
         tonic::include_proto!("schema.v1");
     }
+    pub mod sync {
+        tonic::include_proto!("flagd.sync.v1");
+    }
 }
 
 pub mod admin;

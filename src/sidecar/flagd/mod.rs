@@ -24,7 +24,7 @@ use super::pod::{Desk, Sdk};
 use events::event_stream;
 
 /// What a client wants to see of the flags, as one `key=value` (flagd.md 1.7).
-const SELECTOR: &str = "flagd-selector";
+pub(super) const SELECTOR: &str = "flagd-selector";
 
 /// A method under one of the names.
 #[derive(Debug, Clone, Copy)]

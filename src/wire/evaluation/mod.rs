@@ -10,6 +10,7 @@ pub mod ofrep;
 mod question;
 mod reader;
 pub mod selection;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod texts;
