@@ -21,7 +21,7 @@
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sources`]: flags without a control plane, for `yardarm start`: files, web servers and flagd's sync service, merged into a replica.
 //! - [`sidecar`]: our own accept loop, the dialects that are spoken (gRPC, gRPC-Web, Connect), and a file for each thing that is served:
-//!   evaluate, stream, watch, flagd, ofrep, health, management, metrics.
+//!   evaluate, stream, watch, flagd, sync, ofrep, health, management, metrics.
 //!   `evidence` notes who was served what, attributes outcomes, and reports both; its guards trip flags while the control plane is away.
 //! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
 //!   `evidence` (a trait; durable or in memory): what sidecars report of exposures and outcomes, each report and each unit once,
@@ -61,6 +61,7 @@
 //! | 8013 | sidecar | evaluation and tracking, ours and flagd's: gRPC, gRPC-Web, Connect; OFREP | flagd's port, so that its clients find us |
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
 //! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8015 | sidecar | flags as flagd documents, gRPC | flagd's port for it, and apart: who may ask for a flag need not see all of them |
 //! | 8016 | sidecar | OFREP, HTTP/1.1 and HTTP/2 | flagd's port for it |
 //! | 8020 | control plane | Admin, Rollouts, Replication and Evidence, gRPC | one port to guard |
 //! | 8021 | control plane | webhooks that kill | apart, so that alerting systems never need the port that may change everything |

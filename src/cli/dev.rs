@@ -89,6 +89,9 @@ struct Ports {
     /// Of the first sidecar's OFREP; each further pod adds 10 [default: 8016]
     #[arg(long, value_name = "PORT")]
     ofrep_port: Option<u16>,
+    /// Of the first sidecar's documents for in-process clients; each further pod adds 10 [default: 8015]
+    #[arg(long, value_name = "PORT")]
+    sync_port: Option<u16>,
 }
 
 /// Where one sidecar is to listen.
@@ -97,6 +100,7 @@ struct PodPlace {
     serve: SocketAddr,
     management: SocketAddr,
     ofrep: SocketAddr,
+    sync: SocketAddr,
 }
 
 /// The ports that the parts of this process are to have, each with the part and the option that chose it.
@@ -136,8 +140,8 @@ async fn start(args: Args, shutdown: Shutdown, out: &mut Out) -> Outcome {
     for (index, place) in pod_ports.into_iter().enumerate() {
         let pod = format!("dev-{}", index + 1);
         let started = sidecar::start(pod_args(&pod, &data, running.grpc, &environment, place, pods), shutdown.clone()).await;
-        let sidecar::Running { tcp, uds, management, ofrep, .. } = started.map_err(unstartable)?;
-        sidecars.push(ready::Sidecar { pod: Some(pod), tcp, socket: uds, management, ofrep });
+        let sidecar::Running { tcp, uds, management, ofrep, sync, .. } = started.map_err(unstartable)?;
+        sidecars.push(ready::Sidecar { pod: Some(pod), tcp, socket: uds, management, ofrep, sync });
     }
     let are_warm = tokio::time::timeout(WARM_UP, warm(&sidecars)).await.is_ok();
 
@@ -205,7 +209,7 @@ async fn fill(ledger: &Arc<Ledger>, environment: &str, document: Option<String>,
 }
 
 fn pod_args(pod: &str, data: &Path, control: SocketAddr, environment: &str, place: PodPlace, pods: u16) -> sidecar::Args {
-    let PodPlace { serve: listen, management, ofrep } = place;
+    let PodPlace { serve: listen, management, ofrep, sync } = place;
     // The same people have the same names in the log of every pod.
     let salt_file = Some(data.join(decisions::SALT_FILE));
     let decisions = decisions::Args { dir: Some(data.join("decisions").join(pod)), salt_file, ..decisions::Args::default() };
@@ -225,6 +229,7 @@ fn pod_args(pod: &str, data: &Path, control: SocketAddr, environment: &str, plac
             socket,
             management,
             ofrep: sidecar::Listen(Some(ofrep)),
+            sync: sidecar::Listen(Some(sync)),
             threads: (pods > 1).then_some(1),
             decisions,
             ..sidecar::Serve::default()
@@ -260,11 +265,12 @@ fn print(out: &mut Out, addresses: &Addresses, news: &str, flag: Option<String>,
     out.line(format!("{}: environment {environment}, store in {}, {news}", "yardarm dev".bold(), control.data.display()))?;
     let webhooks = control.webhooks.map(|address| format!("  webhooks http://{address}")).unwrap_or_default();
     out.line(format!("  control plane  http://{}{webhooks}", control.grpc))?;
-    for ready::Sidecar { pod, tcp, socket, management, ofrep } in sidecars {
+    for ready::Sidecar { pod, tcp, socket, management, ofrep, sync } in sidecars {
         let pod = pod.as_deref().unwrap_or_default();
         let socket = socket.as_ref().map(|path| format!("  unix:{}", path.display())).unwrap_or_default();
         let ofrep = ofrep.map(|address| format!("  ofrep http://{address}")).unwrap_or_default();
-        out.line(format!("  pod {pod:<9}  {tcp}{socket}  management http://{management}{ofrep}"))?;
+        let sync = sync.map(|address| format!("  sync {address}")).unwrap_or_default();
+        out.line(format!("  pod {pod:<9}  {tcp}{socket}  management http://{management}{ofrep}{sync}"))?;
     }
     if !are_warm {
         out.note("the sidecars are still fetching their flags".yellow());
@@ -317,7 +323,7 @@ impl Ports {
 
     /// `pod` counts from 0.
     fn pod(&self, pod: u16, given: &mut Given) -> Result<PodPlace, Failure> {
-        let Self { sidecar_port, management_port, ofrep_port, .. } = *self;
+        let Self { sidecar_port, management_port, ofrep_port, sync_port, .. } = *self;
         let mut give = |chosen: Option<u16>, offset, what: &str, option| {
             let further = |port: u16| if port == 0 { Some(0) } else { port.checked_add(pod * STRIDE) };
             given.give(chosen.or_else(|| self.usual(offset)).and_then(further), format!("{what}pod {}", pod + 1), option)
@@ -326,6 +332,7 @@ impl Ports {
             serve: give(sidecar_port, 13, "", "--sidecar-port")?,
             management: give(management_port, 14, "the management endpoints of ", "--management-port")?,
             ofrep: give(ofrep_port, 16, "OFREP of ", "--ofrep-port")?,
+            sync: give(sync_port, 15, "the documents of ", "--sync-port")?,
         })
     }
 
@@ -366,7 +373,8 @@ mod tests {
     use super::*;
 
     fn ports(port_base: u16) -> Ports {
-        Ports { port_base, control_port: None, webhooks_port: None, sidecar_port: None, management_port: None, ofrep_port: None }
+        let [control_port, webhooks_port, sidecar_port, management_port, ofrep_port, sync_port] = [None; 6];
+        Ports { port_base, control_port, webhooks_port, sidecar_port, management_port, ofrep_port, sync_port }
     }
 
     #[test]
@@ -375,16 +383,16 @@ mod tests {
         assert_eq!(ports(0).control(given).map(|address| address.port()), Ok(0));
         for pod in [0, 3] {
             let place = ports(0).pod(pod, given).unwrap();
-            assert_eq!([place.serve, place.management, place.ofrep].map(|address| address.port()), [0; 3]);
+            assert_eq!([place.serve, place.management, place.sync, place.ofrep].map(|address| address.port()), [0; 4]);
         }
     }
 
     #[test]
     fn each_further_pod_listens_ten_ports_further() {
         let given = &mut Given::default();
-        for (pod, expected) in [(0, [8013, 8014, 8016]), (1, [8023, 8024, 8026])] {
+        for (pod, expected) in [(0, [8013, 8014, 8015, 8016]), (1, [8023, 8024, 8025, 8026])] {
             let place = ports(8000).pod(pod, given).unwrap();
-            assert_eq!([place.serve, place.management, place.ofrep].map(|address| address.port()), expected);
+            assert_eq!([place.serve, place.management, place.sync, place.ofrep].map(|address| address.port()), expected);
         }
     }
 

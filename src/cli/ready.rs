@@ -45,6 +45,8 @@ pub struct Sidecar {
     pub management: SocketAddr,
     /// `null`: nowhere.
     pub ofrep: Option<SocketAddr>,
+    /// `null`: nowhere.
+    pub sync: Option<SocketAddr>,
 }
 
 /// Removes the file when it goes: addresses of a process that has ended mislead.

@@ -78,12 +78,14 @@ pub fn sidecar(args: SidecarArgs, out: &mut Out) -> Outcome {
         owned.end_with_owner(&shutdown)?;
         let (pod, environment, upstream) =
             (sidecar.upstream.pod.clone(), sidecar.upstream.environment.clone(), sidecar.upstream.control.clone());
-        let sidecar::Running { tcp, uds, management, ofrep, .. } = sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
-        let addresses = Addresses::here(Some(environment), None, vec![ready::Sidecar { pod, tcp, socket: uds, management, ofrep }]);
+        let sidecar::Running { tcp, uds, management, ofrep, sync, .. } =
+            sidecar::start(sidecar, shutdown.clone()).await.map_err(unstartable)?;
+        let addresses = Addresses::here(Some(environment), None, vec![ready::Sidecar { pod, tcp, socket: uds, management, ofrep, sync }]);
         let _announced = ready.announce(&addresses)?;
         let ofrep = ofrep.map(|address| format!(", OFREP on http://{address}")).unwrap_or_default();
+        let sync = sync.map(|address| format!(", sync on {address}")).unwrap_or_default();
         out.answer(&addresses, |out, _| {
-            out.line(format!("sidecar on {tcp}, management on http://{management}{ofrep}, follows {upstream}"))
+            out.line(format!("sidecar on {tcp}, management on http://{management}{ofrep}{sync}, follows {upstream}"))
         })?;
         end(&shutdown).await
     })

@@ -1,10 +1,18 @@
 //! Where somebody stands: a bucket from 0 to 999,999, out of a salt and a key. Integer arithmetic only.
 //!
+//! By `metro`, unless the split says otherwise:
 //! `bucket = metrohash64(salt ++ 0xFF ++ key, seed 0) mod 1,000,000`, salt and key as UTF-8. The byte 0xFF is in no UTF-8 text, so that
 //! no other salt and key spell the same bytes (`ab` + `c`, `a` + `bc`). Vectors are in `tests/data/flag/buckets.txt`; they never change, because
 //! a new number for somebody is another prompt, price or checkout for them.
+//!
+//! By `murmur3` it is the place among weights of 1,000,000 that flagd's `fractional` gives: for the targeting key without a salt what
+//! `fractional` hashes without a unit, and else the unit `{"cat": [salt, key]}`.
+
+use std::fmt;
 
 use super::context::Attribute;
+use super::document::FractionalVersion;
+use super::logic::{hash_of_joined, hash_of_keys};
 use super::metro::Prefix;
 
 pub const BUCKETS: u32 = 1_000_000;
@@ -41,8 +49,53 @@ pub fn bucket(salt: &str, key: &str) -> u32 {
     Salt::new(salt).bucket(key.as_bytes())
 }
 
+/// How a split deals people.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Dealing {
+    Metro(Salt),
+    Murmur3(Murmur),
+}
+
+/// As flagd's `fractional` does.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Murmur {
+    pub(super) version: FractionalVersion,
+    /// The key of the flag, if there is none of its own.
+    pub(super) salt: Box<str>,
+    /// Without a unit: by the two keys.
+    pub(super) is_implicit: bool,
+}
+
+impl Dealing {
+    /// The bucket of whom the attribute names.
+    pub(super) fn bucket_of(&self, attribute: Attribute<'_>) -> Option<u32> {
+        match (self, attribute) {
+            (Self::Metro(salt), attribute) => bucket_of(salt, attribute),
+            (Self::Murmur3(murmur), Attribute::String(key)) if !key.is_empty() => Some(murmur.bucket(key)),
+            (Self::Murmur3(_), _) => None,
+        }
+    }
+}
+
+impl Murmur {
+    fn bucket(&self, key: &str) -> u32 {
+        let Self { version, salt, is_implicit } = self;
+        let hash = if *is_implicit { hash_of_keys(*version, salt, key) } else { hash_of_joined(*version, salt, key) };
+        ((u64::from(hash) * u64::from(BUCKETS)) >> 32) as u32
+    }
+}
+
+impl fmt::Display for Dealing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Metro(salt) => write!(f, "salt {:?}", salt.as_str()),
+            Self::Murmur3(Murmur { salt, version, .. }) => write!(f, "salt {salt:?} by murmur3 (fractional version {})", version.number()),
+        }
+    }
+}
+
 /// The bucket of whom the attribute names: text that is not empty, or a whole number up to 2^53 - 1 by its decimal digits.
-pub(super) fn bucket_of(salt: &Salt, attribute: Attribute<'_>) -> Option<u32> {
+fn bucket_of(salt: &Salt, attribute: Attribute<'_>) -> Option<u32> {
     match attribute {
         Attribute::String("") => None,
         Attribute::String(text) => Some(salt.bucket(text.as_bytes())),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::bucket::Salt;
+use super::bucket::Dealing;
 use super::condition::{Conditions, NameSpan, Operator, Span};
 use super::decision::Variant;
 use super::keys::KeySet;
@@ -90,7 +90,7 @@ pub(super) enum Outcome {
 pub(super) struct Split {
     /// `None`: the targeting key.
     pub(super) by: Option<NameSpan>,
-    pub(super) salt: Salt,
+    pub(super) dealing: Dealing,
     pub(super) ranges: SmallVec<[Range; 4]>,
     /// Served to whom has no key to bucket by.
     pub(super) without_key: u16,
@@ -99,6 +99,27 @@ pub(super) struct Split {
 impl Outcome {
     pub(super) fn split(split: Split) -> Self {
         Self::Split(Box::new(split))
+    }
+}
+
+impl Split {
+    /// What it serves if it serves the same to everybody.
+    pub(super) fn everybody(&self) -> Option<u16> {
+        match self.ranges.as_slice() {
+            [only] if only.variant == self.without_key => Some(only.variant),
+            _ => None,
+        }
+    }
+}
+
+impl Compiled {
+    /// Whether null of a `targeting` is the default variant.
+    pub(super) fn is_default_plain(&self) -> bool {
+        match self.default {
+            Outcome::Variant(variant) => Some(variant) == self.default_variant,
+            Outcome::CallersDefault => self.default_variant.is_none(),
+            Outcome::Split(_) => false,
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The order of evaluation, exactly: killed, disabled, stale, prerequisites, targets, rules or targeting, default. Total, and without an
 //! allocation, but for a `targeting` that reads or makes lists and objects (`logic`).
 
-use super::bucket::bucket_of;
 use super::compiled::{Compiled, CompiledFlag, Outcome, Prerequisite, Split};
 use super::condition::read;
 use super::context::{Attribute, Attributes};
@@ -125,7 +124,7 @@ impl CompiledFlag {
             Outcome::Variant(variant) => self.plain(Some(*variant), reason, rule),
             Outcome::CallersDefault => self.plain(None, reason, rule),
             Outcome::Split(split) => {
-                let bucket = split.key(&self.shared, context).and_then(|key| bucket_of(&split.salt, key));
+                let bucket = split.key(&self.shared, context).and_then(|key| split.dealing.bucket_of(key));
                 let variant = bucket.map_or(split.without_key, |bucket| split.variant(bucket));
                 Decision { bucket, key_missing: bucket.is_none(), ..self.plain(Some(variant), Reason::Split, rule) }
             }

@@ -141,7 +141,8 @@ pub struct Split {
     /// Attribute to bucket by. Absent: the targeting key.
     ///
     /// A string counts as its bytes; a whole number up to 2^53 - 1 as its decimal digits, so that `42` and `"42"` are the same person.
-    /// Anything else (absent, null, empty, a boolean, a fraction, a list, an object) is no key: the baseline is served.
+    /// Anything else (absent, null, empty, a boolean, a fraction, a list, an object) is no key: the baseline is served. With the hash
+    /// `murmur3` a number is none either: the engines of flagd write numbers differently.
     pub by: Option<String>,
     /// Absent: the flag's key, so that two flags are independent. Two splits of one salt deal the same people first.
     pub salt: Option<String>,
@@ -157,6 +158,8 @@ pub enum Hash {
     /// MetroHash64.
     #[default]
     Metro,
+    /// That of flagd's `fractional`, by the flag's `fractionalVersion`: whoever evaluates by flagd's format deals the same people.
+    Murmur3,
 }
 
 /// A share: a number relative to the sum of its neighbours, or a percentage. Four decimals, exactly.
@@ -288,11 +291,12 @@ impl FractionalVersion {
 }
 
 impl Hash {
-    pub const ALL: [Self; 1] = [Self::Metro];
+    pub const ALL: [Self; 2] = [Self::Metro, Self::Murmur3];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Metro => "metro",
+            Self::Murmur3 => "murmur3",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::bucket::{BUCKETS, bucket_of};
+use super::bucket::BUCKETS;
 use super::compiled::{CompiledFlag, Outcome, Prerequisite, Split, Staleness};
 use super::condition::{Condition, Conditions, Operator};
 use super::context::{Attribute, Attributes, Name, TARGETING_KEY};
@@ -166,7 +166,7 @@ impl CompiledFlag {
     fn split_in_words<A: Attributes + ?Sized>(&self, split: &Split, context: &A) -> String {
         let by = split.by.map_or(TARGETING_KEY, |name| self.shared.conditions.name(name).as_str());
         let key = split.key(&self.shared, context);
-        let Some((key, bucket)) = key.and_then(|key| Some((key, bucket_of(&split.salt, key)?))) else {
+        let Some((key, bucket)) = key.and_then(|key| Some((key, split.dealing.bucket_of(key)?))) else {
             let found = attribute_in_words(key);
             return format!("split by {by}, which {found}, so without a key to bucket by: serves {}", self.variant_name(split.without_key));
         };
@@ -181,9 +181,9 @@ impl CompiledFlag {
         }
         let share = split.share(variant);
         format!(
-            "split by {by}, which {}, with salt {:?}: bucket {bucket} of {BUCKETS} is in {} ({} %): serves {}",
+            "split by {by}, which {}, with {}: bucket {bucket} of {BUCKETS} is in {} ({} %): serves {}",
             attribute_in_words(Some(key)),
-            split.salt.as_str(),
+            split.dealing,
             owned.join(", "),
             f64::from(share) / 10_000.0,
             self.variant_name(variant)

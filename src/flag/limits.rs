@@ -8,6 +8,8 @@ pub const SEGMENT_BYTES: usize = 8 * 1024 * 1024;
 pub const SEGMENT_KEYS: usize = 100_000;
 /// Canonical JSON of every flag and segment of an environment, in bytes.
 pub const ENVIRONMENT_BYTES: usize = 32 * 1024 * 1024;
+/// A flag as flagd's engines read it, with its segments and prerequisites written out, in bytes.
+pub const TRANSLATED_BYTES: usize = 1024 * 1024;
 pub const ENVIRONMENT_FLAGS: usize = 20_000;
 pub const ENVIRONMENT_SEGMENTS: usize = 20_000;
 /// A document that is parsed, in bytes: an environment as indented text.

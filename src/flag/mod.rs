@@ -8,7 +8,7 @@
 //! - `document`: the types that people write; `read` and `write` take them from and to text, `schema` describes them.
 //! - `compile`: the only place where a flag can be refused. `environment`: what no flag can say of itself alone.
 //! - `decide`: total, and without an allocation but for some of `logic`. `explain`: the same in words.
-//! - `logic`: flagd's `targeting`, which a flag may have instead of rules.
+//! - `logic`: flagd's `targeting`, which a flag may have instead of rules. `flagd`: what a flag means, said in flagd's format.
 //! - `plan`: a rollout as people write it, and what is measured of it; `template`: one with parameters, filled in where a document is read.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
 //! - `overridden`: where a flag is held whose key another has.
@@ -26,6 +26,7 @@ mod describe;
 mod document;
 mod environment;
 mod explain;
+mod flagd;
 mod keys;
 pub mod limits;
 mod lines;
@@ -61,6 +62,7 @@ pub use document::{
 };
 pub use environment::{check_environment, check_environment_size};
 pub use explain::{Asked, Explanation, Step};
+pub use flagd::{Obstacle, Translation, translate};
 pub use measured::{Measured, Watched};
 pub use metro::metro64;
 pub use plan::{

@@ -172,6 +172,14 @@ impl Comparison {
         Ok(Self { operator, numbers, pre: pre.into() })
     }
 
+    /// The sign and the version, in full.
+    pub(super) fn parts(&self) -> (&'static str, String) {
+        let sign = OPERATORS.iter().find(|(_, operator)| *operator == self.operator).map_or("", |(sign, _)| *sign);
+        let [major, minor, patch] = self.numbers;
+        let pre = if self.pre.is_empty() { String::new() } else { format!("-{}", self.pre) };
+        (sign, format!("{major}.{minor}.{patch}{pre}"))
+    }
+
     pub(super) fn holds(&self, version: Version<'_>) -> bool {
         let ordering = precedence(version, Version { numbers: self.numbers, pre: &self.pre });
         match self.operator {
@@ -187,10 +195,8 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sign = OPERATORS.iter().find(|(_, operator)| *operator == self.operator).map_or("", |(sign, _)| sign);
-        let [major, minor, patch] = self.numbers;
-        write!(f, "{sign}{major}.{minor}.{patch}")?;
-        if self.pre.is_empty() { Ok(()) } else { write!(f, "-{}", self.pre) }
+        let (sign, version) = self.parts();
+        write!(f, "{sign}{version}")
     }
 }
 

@@ -16,6 +16,7 @@ mod refused;
 mod registers;
 mod saved;
 mod segments;
+mod sheets;
 mod slot;
 mod trips;
 mod vetting;
@@ -25,6 +26,7 @@ pub use changes::{ChangeKind, Changes, Cursor, FRAME_SLOTS, FormerTags, Note};
 pub use map::{Held, Lookups, Replica, View};
 pub use outcome::{Applied, Rejected, Resync};
 pub use saved::Saved;
+pub use sheets::{Sheet, Sheets};
 pub use trips::TRIPS;
 pub use writer::Writer;
 

@@ -61,6 +61,14 @@ impl Slot {
         }
     }
 
+    /// The one allocation that everybody shares for as long as the flag is not changed.
+    pub(super) fn definition(&self) -> &Bytes {
+        match self {
+            Self::Ready(held) => &held.definition,
+            Self::Cold(cold) => &cold.definition,
+        }
+    }
+
     /// `None` for a cold one, even if it was asked for.
     pub(super) fn ready(&self) -> Option<&Held> {
         match self {

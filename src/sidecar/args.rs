@@ -70,19 +70,20 @@ pub struct Serve {
     #[arg(long, env = "YARDARM_OFREP", value_name = "ADDRESS", default_value = "127.0.0.1:8016")]
     pub ofrep: Listen,
 
-    /// Where flags are served as flagd documents, for in-process providers and for flagd
-    #[arg(skip)]
+    /// Where flags are served as flagd documents, for in-process providers and for flagd; empty: nowhere
+    #[arg(long, env = "YARDARM_SYNC", value_name = "ADDRESS", default_value = "127.0.0.1:8015")]
     pub sync: Listen,
 
     /// Serve the same documents on a Unix socket at this path
-    #[arg(skip)]
+    #[arg(long, env = "YARDARM_SYNC_SOCKET", value_name = "PATH")]
     pub sync_socket: Option<PathBuf>,
 
     /// Answer GetMetadata of the sync service; false is flagd's --disable-sync-metadata
-    #[arg(skip = true)]
+    #[arg(long, env = "YARDARM_SYNC_METADATA", default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
     pub sync_metadata: bool,
 
-    /// Attributes that every context of flagd's clients and of OFREP has, whatever it says itself, as KEY=VALUE with commas between them
+    /// Attributes that every context of flagd's clients and of OFREP has, whatever it says itself, as KEY=VALUE with commas between them;
+    /// in-process clients are told to add them
     #[arg(long = "context-value", env = "YARDARM_CONTEXT_VALUE", value_name = "KEY=VALUE", value_parser = pairs, default_value = "")]
     pub context_values: BTreeMap<String, String>,
 
@@ -185,7 +186,7 @@ impl Default for Serve {
             socket: None,
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             ofrep: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
-            sync: Listen(None),
+            sync: Listen(Some(SocketAddr::from(([127, 0, 0, 1], 0)))),
             sync_socket: None,
             sync_metadata: true,
             context_values: BTreeMap::new(),

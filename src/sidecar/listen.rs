@@ -17,12 +17,12 @@ const BACKLOG: i32 = 1024;
 pub enum BindError {
     #[error("cannot listen on {address}: {source}; stop what listens there or choose another address with {option}")]
     Tcp { address: SocketAddr, option: &'static str, source: io::Error },
-    #[error("cannot listen on {path}: another process answers on this socket; stop it or choose another path with --socket")]
-    SocketInUse { path: PathBuf },
-    #[error("cannot listen on {path}: there is a file that is no socket, which is left alone; choose another path with --socket")]
-    NotASocket { path: PathBuf },
-    #[error("cannot listen on {path}: {source}; the directory must exist and be writable, see --socket")]
-    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {path}: another process answers on this socket; stop it or choose another path with {option}")]
+    SocketInUse { path: PathBuf, option: &'static str },
+    #[error("cannot listen on {path}: there is a file that is no socket, which is left alone; choose another path with {option}")]
+    NotASocket { path: PathBuf, option: &'static str },
+    #[error("cannot listen on {path}: {source}; the directory must exist and be writable, see {option}")]
+    Socket { path: PathBuf, option: &'static str, source: io::Error },
 }
 
 /// Whether an address is shared with a process that serves on it now and is about to leave (`--hand-over`).
@@ -63,20 +63,20 @@ struct SocketFile {
 
 /// A file that a dead process left behind is replaced; one on which somebody answers only when it is handed over, and then there is a socket
 /// at the path at any time. Must be called inside a tokio runtime.
-pub(super) fn unix(path: &Path, take: Take) -> Result<UnixSocket, BindError> {
-    let failed = |source| BindError::Socket { path: path.to_owned(), source };
+pub(super) fn unix(path: &Path, option: &'static str, take: Take) -> Result<UnixSocket, BindError> {
+    let failed = |source| BindError::Socket { path: path.to_owned(), option, source };
     match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned() }),
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket { path: path.to_owned(), option }),
         Ok(_) if take == Take::Over => {
             let beside = path.with_added_extension(std::process::id().to_string());
-            let mut socket = unix(&beside, Take::Alone)?;
+            let mut socket = unix(&beside, option, Take::Alone)?;
             fs::rename(&beside, path).map_err(failed)?;
             path.clone_into(&mut socket.file.path);
             return Ok(socket);
         }
         Ok(_) => match StdUnixStream::connect(path) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(failed)?,
-            Ok(_) | Err(_) => return Err(BindError::SocketInUse { path: path.to_owned() }),
+            Ok(_) | Err(_) => return Err(BindError::SocketInUse { path: path.to_owned(), option }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
@@ -121,9 +121,9 @@ mod tests {
         // A listener that std drops leaves its file behind, as a killed process does.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
-        let live = unix(&path, Take::Alone).unwrap();
+        let live = unix(&path, "--socket", Take::Alone).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
-        assert!(matches!(unix(&path, Take::Alone), Err(BindError::SocketInUse { .. })));
+        assert!(matches!(unix(&path, "--socket", Take::Alone), Err(BindError::SocketInUse { .. })));
         drop(live);
         assert!(!path.exists());
     }
@@ -141,8 +141,8 @@ mod tests {
     async fn a_socket_that_is_handed_over_is_there_at_any_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("yardarm.sock");
-        let first = unix(&path, Take::Over).unwrap();
-        let second = unix(&path, Take::Over).unwrap();
+        let first = unix(&path, "--socket", Take::Over).unwrap();
+        let second = unix(&path, "--socket", Take::Over).unwrap();
         // Who left first does not take the file of the other with it.
         drop(first);
         StdUnixStream::connect(&path).unwrap();
@@ -156,7 +156,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.txt");
         fs::write(&path, "mine").unwrap();
-        assert!(matches!(unix(&path, Take::Alone), Err(BindError::NotASocket { .. })));
+        assert!(matches!(unix(&path, "--socket", Take::Alone), Err(BindError::NotASocket { .. })));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 }

@@ -14,21 +14,22 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::flag::Position;
+use crate::flag::{Obstacle, Position};
 use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
 use crate::telemetry::decisions::{Counts, Lost};
 
 use super::evidence::Stats;
 use super::impressions::Impressions;
 use super::pod::{Desk, Pod, Sdk};
+use super::sync;
 use super::tally;
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) struct Metrics {
     registry: Registry,
-    /// Names without our prefix.
-    flagd: Registry,
+    /// What has flagd's names, which no dashboard of flagd's has to be changed for.
+    flagds: Registry,
 }
 
 impl Metrics {
@@ -46,21 +47,23 @@ impl Metrics {
             registry.register_collector(Box::new(Logged(Arc::clone(observer.counts()))));
         }
         let evaluations = Arc::new(Evaluations { pod: Arc::clone(&pod), desks: desks.clone(), total: Mutex::default() });
-        let mut flagd = Registry::default();
+        let mut flagds = Registry::default();
+        flagds.register_collector(Box::new(Synced(Arc::clone(&pod))));
         if is_stand_in {
-            flagd.register_collector(Box::new(Impressions(Arc::clone(&evaluations))));
+            flagds.register_collector(Box::new(Impressions(Arc::clone(&evaluations))));
         }
+        registry.register_collector(Box::new(Documents(Arc::clone(&pod))));
         registry.register_collector(Box::new(Scrape { pod, desks, evaluations }));
         registry.register_collector(Box::new(Measured(evidence)));
         if let Some(following) = following {
             registry.register_collector(Box::new(Following(following)));
         }
-        Self { registry, flagd }
+        Self { registry, flagds }
     }
 
     pub(super) fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
-        encode_registry(&mut text, &self.flagd)?;
+        encode_registry(&mut text, &self.flagds)?;
         encode_registry(&mut text, &self.registry)?;
         encode_eof(&mut text)?;
         Ok(text)
@@ -139,6 +142,60 @@ impl Scrape {
             ConstCounter::new(*count).encode(family.encode_family(&[("error", code.as_str())])?)?;
         }
         Ok(())
+    }
+}
+
+/// Streams of documents, by flagd's names. Neither selectors nor names of providers are labels: a client could make up any number of them.
+struct Synced(Arc<Pod>);
+
+impl Collector for Synced {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Pod { press, subscribers, .. } = &*self.0;
+        let encoder = &mut encoder;
+        gauge(encoder, "feature_flag_flagd_sync_active_streams", "Open streams of documents", subscribers.taken() as u64)?;
+        let help = "Seconds that a stream of documents was open, by what ended it";
+        let mut family = encoder.encode_descriptor("feature_flag_flagd_sync_stream_duration_seconds", help, None, MetricType::Histogram)?;
+        for ended in sync::Ended::ALL {
+            let durations = press.counts.durations(ended);
+            let buckets = durations.buckets();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let labels = [("reason", ended.name())];
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(durations.sum_s(), count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+/// What in-process clients are sent.
+struct Documents(Arc<Pod>);
+
+impl Collector for Documents {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Pod { press, subscribers, .. } = &*self.0;
+        let sync::Counts { editions, document_bytes, sent, left_out, .. } = &press.counts;
+        let encoder = &mut encoder;
+        counter(encoder, "sync_documents", "Documents that were made for in-process clients", editions.load(Ordering::Relaxed))?;
+        counter(encoder, "sync_documents_sent", "Documents that were sent to subscribers", sent.load(Ordering::Relaxed))?;
+        gauge(encoder, "sync_document_bytes", "Bytes of the largest of these documents", document_bytes.load(Ordering::Relaxed) as u64)?;
+        counter(encoder, "refused_subscribers", "Subscribers refused because the limit was reached", subscribers.refused())?;
+        let help = "Flags that are in no document, because flagd's format cannot say what they mean, by what stands in the way";
+        let mut family = encoder.encode_descriptor("sync_left_out", help, None, MetricType::Gauge)?;
+        for (obstacle, count) in Obstacle::ALL.into_iter().zip(left_out) {
+            ConstGauge::new(count.load(Ordering::Relaxed)).encode(family.encode_family(&[("reason", obstacle.name())])?)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Synced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Synced")
+    }
+}
+
+impl fmt::Debug for Documents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Documents")
     }
 }
 

@@ -11,6 +11,7 @@ use super::bell::Bell;
 use super::context::Contexts;
 use super::cors::Cors;
 use super::observe::Observer;
+use super::sync::Press;
 use super::tally::Tally;
 
 /// Shared by all threads; nothing here is written on the way of an answer.
@@ -27,6 +28,10 @@ pub(super) struct Pod {
     pub(super) contexts: Contexts,
     /// See [`super::Serve::stream_deadline`].
     pub(super) stream_deadline: Option<Duration>,
+    /// Where documents for in-process clients are made.
+    pub(super) press: Arc<Press>,
+    /// Of those documents.
+    pub(super) subscribers: Arc<Places>,
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
     pub(super) cors: Cors,
@@ -38,6 +43,8 @@ pub(super) struct Desk {
     pub(super) tally: Tally,
     /// Rings for watchers, at each change.
     pub(super) bell: Arc<Bell>,
+    /// Rings for subscribers of documents, when there is a new one.
+    pub(super) sync_bell: Arc<Bell>,
     /// Rings for connections, once.
     pub(super) farewell: Arc<Bell>,
     pub(super) sdk_requests: SdkRequests,
@@ -75,6 +82,7 @@ impl Desk {
             pod: Arc::clone(pod),
             tally: pod.observer.as_ref().map_or_else(Tally::default, |observer| Tally::noting(observer.notes())),
             bell: Arc::default(),
+            sync_bell: Arc::default(),
             farewell: Arc::default(),
             sdk_requests: SdkRequests::default(),
             draining: AtomicBool::new(false),
@@ -83,15 +91,17 @@ impl Desk {
 
     /// Wakes the watchers of this thread at each change, and everybody when the shutdown begins.
     pub(super) async fn ring(self: Arc<Self>) {
-        let mut changed = self.pod.replica.changed();
+        let (mut changed, mut printed) = (self.pod.replica.changed(), self.pod.press.printed());
         loop {
             tokio::select! {
                 Ok(()) = changed.changed() => self.bell.ring().await,
+                Ok(()) = printed.changed() => self.sync_bell.ring().await,
                 () = self.pod.shutdown.requested() => break,
             }
         }
         self.draining.store(true, Ordering::Relaxed);
         self.bell.ring().await;
+        self.sync_bell.ring().await;
         self.farewell.ring().await;
     }
 

@@ -20,6 +20,7 @@ use super::grpc::{refuse, respond};
 use super::ofrep;
 use super::pod::Desk;
 use super::stream::evaluate_stream;
+use super::sync;
 use super::watch::watch_flags;
 
 /// A service that tonic generated, behind one pointer.
@@ -48,6 +49,8 @@ pub(super) struct Router {
 pub(super) enum Door {
     /// Everything that is served to applications.
     Evaluation,
+    /// Flags as documents, and health.
+    Sync,
     /// OFREP alone.
     Ofrep,
 }
@@ -58,7 +61,7 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        let is_grpc = self.door == Door::Evaluation && request.method() == Method::POST && Dialect::of(&request) == Some(Dialect::Grpc);
+        let is_grpc = self.door != Door::Ofrep && request.method() == Method::POST && Dialect::of(&request) == Some(Dialect::Grpc);
         if is_grpc { self.by_grpc(request) } else { self.by_another(request) }
     }
 }
@@ -73,6 +76,14 @@ impl Router {
     }
 
     fn at(&self, request: Request<Incoming>) -> Call {
+        match self.door {
+            Door::Evaluation => self.evaluation(request),
+            Door::Sync => self.sync(request),
+            Door::Ofrep => nothing_at(request.uri().path()),
+        }
+    }
+
+    fn evaluation(&self, request: Request<Incoming>) -> Call {
         let desk = &self.desk;
         match request.uri().path() {
             "/yardarm.v1.Evaluation/Evaluate" => evaluate(desk, request),
@@ -82,8 +93,19 @@ impl Router {
             path => match (flagd::at(path), self.others.at(path)) {
                 (Some(called), _) => flagd::call(desk, called, request),
                 (None, Some(service)) => generated(service, desk, request),
-                (None, None) => Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}")))),
+                (None, None) => nothing_at(path),
             },
+        }
+    }
+
+    fn sync(&self, request: Request<Incoming>) -> Call {
+        let path = request.uri().path();
+        if path.starts_with("/grpc.health.v1.Health/") {
+            return generated(self.others.health.clone(), &self.desk, request);
+        }
+        match sync::method(path) {
+            Some(method) => sync::call(&self.desk, method, request),
+            None => nothing_at(path),
         }
     }
 
@@ -105,13 +127,14 @@ impl Router {
 
     fn in_dialect(&self, mut request: Request<Incoming>) -> Call {
         let path = request.uri().path();
-        if ofrep::is_at(path) || self.door == Door::Ofrep {
+        let is_here = self.door == Door::Evaluation;
+        if self.door == Door::Ofrep || is_here && ofrep::is_at(path) {
             return Call::waiting(ofrep::answer(Arc::clone(&self.desk), request));
         }
         if request.method() != Method::POST {
             return Call::answered(only(StatusCode::METHOD_NOT_ALLOWED));
         }
-        match (Dialect::of(&request), flagd::at(path)) {
+        match (Dialect::of(&request), flagd::at(path).filter(|_| is_here)) {
             (Some(Dialect::GrpcWeb), _) => {
                 request.headers_mut().insert(header::CONTENT_TYPE, Dialect::Grpc.content_type());
                 self.at(request).map(|response| {
@@ -148,6 +171,10 @@ impl Others {
             _ => None,
         }
     }
+}
+
+fn nothing_at(path: &str) -> Call {
+    Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}"))))
 }
 
 fn generated(mut service: Generated, desk: &Desk, request: Request<Incoming>) -> Call {

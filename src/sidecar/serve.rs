@@ -35,6 +35,9 @@ pub(super) const MAX_STREAMS: u32 = 20_000;
 /// Answers of one stream that wait in memory for their reader. It is what a watch puts between a kill and a reader that has stalled.
 const MAX_SEND_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Of a request, all of it together; `--max-request-header` of `start` may say otherwise.
+pub(super) const MAX_HEADER_BYTES: u32 = 16 * 1024;
+
 /// hyper has no smaller one.
 const LEAST_BUFFER_BYTES: usize = 8192;
 

@@ -28,6 +28,7 @@ use super::observe;
 use super::pod::{Desk, Places, Pod};
 use super::route::{Door, Others, Router};
 use super::serve::{Listener, MAX_STREAMS, Protocol, Socket, accept};
+use super::sync::{MAX_CONNECTIONS, MAX_SUBSCRIBERS, Press, Told};
 use super::workers::Workers;
 use super::{Args, Serve, Upstream, health};
 
@@ -180,7 +181,7 @@ async fn serve_logging(
     log: decisions::Place,
     stand_in: Option<StandIn>,
 ) -> anyhow::Result<(Running, Evidence)> {
-    let Serve { listen, socket, management, ofrep, cors_origins, hand_over, reflection, limits, decisions, .. } = args;
+    let Serve { listen, socket, management, ofrep, sync, sync_socket, cors_origins, hand_over, reflection, limits, decisions, .. } = args;
     let contexts = Contexts::of(args)?;
     let Flags { replica, environment, following } = flags;
     // Bound first: what cannot be had is said before anything runs.
@@ -188,25 +189,27 @@ async fn serve_logging(
     let entered = home.enter();
     let take = if *hand_over { Take::Over } else { Take::Alone };
     let tcp = listen::tcp(*listen, "--listen", take)?;
-    let unix = socket.as_deref().map(|path| listen::unix(path, take)).transpose()?;
+    let unix = socket.as_deref().map(|path| listen::unix(path, "--socket", take)).transpose()?;
+    let sync = sync.0.map(|address| listen::tcp(address, "--sync", take)).transpose()?;
+    let sync_unix = sync_socket.as_deref().map(|path| listen::unix(path, "--sync-socket", take)).transpose()?;
     let ofrep = ofrep.0.map(|address| listen::tcp(address, "--ofrep", take)).transpose()?;
     drop(entered);
     let http = listen::tcp(*management, "--management", take)?;
     let (observer, scribe) = observe::start(decisions, log)?.unzip();
-    let at = ofrep.as_ref().map(TcpListener::local_addr).transpose()?;
+    let at = |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
     let running = Running {
         tcp: tcp.local_addr()?,
         uds: socket.clone(),
         management: http.local_addr()?,
-        ofrep: at,
-        // Its listeners would be started here.
-        sync: None,
-        sync_uds: None,
+        ofrep: at(&ofrep)?,
+        sync: at(&sync)?,
+        sync_uds: sync_socket.clone(),
     };
 
     let is_stand_in = stand_in.is_some();
     let StandIn { readiness } = stand_in.unwrap_or_default();
     tokio::spawn(usable(replica.clone(), readiness.token("flag state")));
+    let press = Arc::new(Press::new(replica.clone(), environment.clone(), told(args)));
     let pod = Arc::new(Pod {
         replica,
         environment,
@@ -217,6 +220,8 @@ async fn serve_logging(
         lagged_watchers: AtomicU64::new(0),
         contexts,
         stream_deadline: args.stream_deadline,
+        press: Arc::clone(&press),
+        subscribers: Places::new(MAX_SUBSCRIBERS),
         observer,
         cors: Cors::of(cors_origins),
     });
@@ -240,6 +245,12 @@ async fn serve_logging(
         let places = Places::new(MAX_OFREP_CONNECTIONS);
         home.spawn(enter(Door::Ofrep, Protocol::new(limits, MAX_OFREP_STREAMS), &places).accept(Listener::Tcp(ofrep)));
     }
+    let sync: Vec<_> = sync.map(Listener::Tcp).into_iter().chain(sync_unix.map(Listener::Unix)).collect();
+    if !sync.is_empty() {
+        tokio::spawn(press.run(shutdown.clone()));
+        let entrance = enter(Door::Sync, Protocol::new(limits, MAX_STREAMS), &Places::new(MAX_CONNECTIONS));
+        sync.into_iter().for_each(|listener| _ = home.spawn(Arc::clone(&entrance).accept(listener)));
+    }
     let entrance = enter(Door::Evaluation, Protocol::new(limits, MAX_STREAMS), &pod.connections);
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
@@ -260,6 +271,13 @@ async fn usable(replica: Replica, token: Token) {
 pub(super) async fn until_usable(replica: &Replica) {
     let mut changed = replica.changed();
     while !replica.is_usable() && changed.changed().await.is_ok() {}
+}
+
+/// What the sync service tells besides flags.
+fn told(args: &Serve) -> Told {
+    let Serve { context_values, sync_metadata, stream_deadline, .. } = args;
+    let context = context_values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    Told { context, has_metadata: *sync_metadata, stream_deadline: *stream_deadline }
 }
 
 /// Where connections come in and are given to the threads.
@@ -304,6 +322,7 @@ impl Door {
     fn connections(self) -> &'static str {
         match self {
             Self::Evaluation => "connections",
+            Self::Sync => "sync connections",
             Self::Ofrep => "OFREP connections",
         }
     }

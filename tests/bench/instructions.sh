@@ -86,7 +86,7 @@ instructions() {
     local name="$1-$2" ready=
     valgrind --quiet --tool=callgrind --callgrind-out-file="$dir/$name.out" "$binary" sidecar --threads 1 \
         --control-plane "$control" --env default --pod "$name" --data "$dir/$name" \
-        --listen 127.0.0.1:0 --management 127.0.0.1:0 --ofrep 127.0.0.1:0 --ready-file "$dir/$name.json" >"$dir/$name.log" 2>&1 &
+        --listen 127.0.0.1:0 --management 127.0.0.1:0 --ofrep 127.0.0.1:0 --sync 127.0.0.1:0 --ready-file "$dir/$name.json" >"$dir/$name.log" 2>&1 &
     local pid=$!
     children+=("$pid")
     appears "$dir/$name.json" $pid 60

@@ -71,7 +71,7 @@ fn the_sidecar_is_native_first_and_gates_the_application_without_counting_into_r
     assert_eq!(sidecar["livenessProbe"]["httpGet"], json!({ "path": "/healthz", "port": "yardarm-mgmt" }));
     assert_eq!(sidecar["readinessProbe"], Value::Null, "it would empty every Service when the control plane is away");
     assert!(arguments(sidecar).contains(&"--management=0.0.0.0:8014".to_owned()), "the kubelet cannot probe a loopback address");
-    for decides in ["--listen=127.0.0.1:8013", "--ofrep=127.0.0.1:8016"] {
+    for decides in ["--listen=127.0.0.1:8013", "--ofrep=127.0.0.1:8016", "--sync=127.0.0.1:8015"] {
         assert!(arguments(sidecar).contains(&decides.to_owned()), "decisions are for this pod only");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use yardarm::clock::SystemClock;
 use yardarm::flag::{Digest, Item, ItemName, Kill, Position, Reason, State};
-use yardarm::replica::disk::{Disk, Error, RESTARTS};
+use yardarm::replica::disk::{Disk, Error, IfHeld, RESTARTS};
 use yardarm::replica::follow::{Local, load};
 use yardarm::wire::v1::welcome::Mode;
 
@@ -16,7 +16,7 @@ use crate::rig::script::{Script, state};
 use crate::rig::{DEADLINE, ENVIRONMENT, Plane, Sidecar, flag, is_killed, serves, until};
 
 fn start(dir: &Path) -> Result<Local, Error> {
-    load(Some(dir), "test", ENVIRONMENT, Arc::new(SystemClock::new()))
+    load(Some(dir), "test", ENVIRONMENT, IfHeld::Refuse, Arc::new(SystemClock::new()))
 }
 
 /// Once the directory is free: a process that another test starts has a copy of its lock until it is another program.
@@ -182,7 +182,7 @@ async fn the_state_of_another_environment_is_not_served() {
     let sidecar = Sidecar::with("pod", plane.address, Some(data.path())).await;
     sidecar.is_at(plane.head()).await;
     sidecar.stop().await;
-    let other = load(Some(data.path()), "test", "staging", Arc::new(SystemClock::new())).unwrap();
+    let other = load(Some(data.path()), "test", "staging", IfHeld::Refuse, Arc::new(SystemClock::new())).unwrap();
     assert_eq!((other.replica().is_usable(), serves(other.replica(), "a")), (false, None));
     drop(other);
     assert!(serves(restart(data.path()).replica(), "a").is_some());

@@ -230,7 +230,7 @@ fn shares_of_a_million_users_are_exact_to_three_sigma() {
 }
 
 /// Prerequisites of the flags below: `up` serves a, `down` is killed and serves b.
-struct Others;
+pub(crate) struct Others;
 
 impl Lookup for Others {
     fn flag(&self, key: &str) -> Option<CompiledFlag> {
@@ -239,7 +239,7 @@ impl Lookup for Others {
     }
 }
 
-fn segments() -> Segments {
+pub(crate) fn segments() -> Segments {
     let text = "segments: { s: { included: [k1], excluded: [k2], when: [{ attribute: x, exists: true }] }, t: { when: [{ segment: s, not: true }] } }";
     let document = Document::parse(text).unwrap();
     let (segments, problems) = Segments::compile(document.segments.iter().map(|(key, segment)| (key.as_str(), segment)));
@@ -313,15 +313,16 @@ fn split() -> impl Strategy<Value = Split> {
         ),
         (0..=BUCKETS).prop_map(|a| [("a".to_owned(), Weight::Percent(a)), ("b".to_owned(), Weight::Percent(BUCKETS - a))].into()),
     ];
-    (proptest::option::of(attribute()), proptest::option::of("[a-z]{1,40}"), weights, proptest::option::of(variant()))
-        .prop_map(|(by, salt, weights, baseline)| Split { by, salt, hash: Hash::Metro, weights, baseline })
+    let hash = prop::sample::select(Hash::ALL.to_vec());
+    (proptest::option::of(attribute()), proptest::option::of("[a-z]{1,40}"), hash, weights, proptest::option::of(variant()))
+        .prop_map(|(by, salt, hash, weights, baseline)| Split { by, salt, hash, weights, baseline })
 }
 
 fn serve() -> impl Strategy<Value = Serve> {
     prop_oneof![variant().prop_map(Serve::Variant), split().prop_map(Serve::Split)]
 }
 
-fn flag() -> impl Strategy<Value = Flag> {
+pub(crate) fn flag() -> impl Strategy<Value = Flag> {
     let rule = (vec(condition(), 0..4), serve()).prop_map(|(when, serve)| Rule { name: None, description: None, when, serve });
     let prerequisite = (prop::sample::select(vec!["up", "down", "gone"]), btree_set(variant(), 1..3))
         .prop_map(|(flag, variants)| Prerequisite { flag: flag.to_owned(), variants });
@@ -383,7 +384,7 @@ fn json_value() -> impl Strategy<Value = Json> {
     })
 }
 
-fn context() -> impl Strategy<Value = Context> {
+pub(crate) fn context() -> impl Strategy<Value = Context> {
     (proptest::option::of(prop_oneof![word(), any::<String>()]), btree_map(attribute(), json_value(), 0..4))
         .prop_map(|(targeting_key, attributes)| Context { targeting_key, attributes: attributes.into_iter().collect() })
 }

@@ -50,5 +50,6 @@ mod sidecar;
 mod slow_watch;
 mod staleness;
 mod store_contract;
+mod sync;
 mod telemetry;
 mod watch;

@@ -216,12 +216,16 @@ fn register(key: &str, revision: Revision, killed: bool) -> Kill {
 }
 
 pub async fn unix_client(path: &Path) -> EvaluationClient<Channel> {
+    EvaluationClient::new(unix_channel(path).await)
+}
+
+pub async fn unix_channel(path: &Path) -> Channel {
     let path = path.to_owned();
     let connect = tower::service_fn(move |_: Uri| {
         let path = path.clone();
         async move { UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    EvaluationClient::new(Endpoint::from_static("http://pod").connect_with_connector(connect).await.unwrap())
+    Endpoint::from_static("http://pod").connect_with_connector(connect).await.unwrap()
 }
 
 pub fn person(key: &str) -> Context {

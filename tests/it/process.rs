@@ -50,7 +50,8 @@ impl Process {
 
     pub fn sidecar(control: &str, data: &Path, pod: &str) -> Self {
         let control = format!("http://{control}");
-        let place = ["--listen", "127.0.0.1:0", "--management", "127.0.0.1:0", "--ofrep", "127.0.0.1:0", "--threads", "1"];
+        let place =
+            ["--listen", "127.0.0.1:0", "--management", "127.0.0.1:0", "--ofrep", "127.0.0.1:0", "--sync", "127.0.0.1:0", "--threads", "1"];
         Self::start(&[&["sidecar", "--control-plane", &control, "--data", data.to_str().unwrap(), "--pod", pod][..], &place].concat())
     }
 

@@ -45,7 +45,8 @@ async fn a_port_that_is_taken_is_said_in_one_line_with_what_to_do() {
     let data_plane = Args { serve: Serve { listen: taken, ..args().serve }, ..args() };
     let management = Args { serve: Serve { management: taken, ..args().serve }, ..args() };
     let ofrep = Args { serve: Serve { ofrep: Listen(Some(taken)), ..args().serve }, ..args() };
-    for (args, option) in [(data_plane, "--listen"), (management, "--management"), (ofrep, "--ofrep")] {
+    let sync = Args { serve: Serve { sync: Listen(Some(taken)), ..args().serve }, ..args() };
+    for (args, option) in [(data_plane, "--listen"), (management, "--management"), (ofrep, "--ofrep"), (sync, "--sync")] {
         let error = format!("{:#}", sidecar::start(args, Shutdown::new()).await.unwrap_err());
         assert!(error.contains(&taken.to_string()) && error.contains(option) && !error.contains('\n'), "{error}");
     }

@@ -89,6 +89,7 @@ impl World {
             ("--listen", ANY_PORT.to_owned()),
             ("--management", ANY_PORT.to_owned()),
             ("--ofrep", ANY_PORT.to_owned()),
+            ("--sync", ANY_PORT.to_owned()),
             ("--socket", unix.display().to_string()),
         ]
         .into_iter()

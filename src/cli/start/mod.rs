@@ -45,12 +45,19 @@ async fn start(settings: Settings, shutdown: Shutdown, out: &mut Out) -> Outcome
     sources::start(sources, writer, Assumed { fractional_version }, &readiness, &shutdown);
     let workers =
         Workers::start(serve.threads).map_err(|error| Failure::unable(format!("cannot start the threads that answer: {error}")))?;
+    if serve.hand_over {
+        // From here on connections come here too, and the other process still knows the flags.
+        tokio::select! {
+            () = readiness.wait() => {}
+            () = shutdown.requested() => {}
+        }
+    }
     let flags = Flags { replica, environment: ENVIRONMENT.to_owned(), following: None };
     let served = sidecar::serve_in_place_of_flagd(&serve, flags, &workers, shutdown.clone(), stand_in).await;
     let running = served.map_err(|error| named(unstartable(error)))?;
     announce(&running, &serve);
-    let Running { tcp, uds, management, ofrep, .. } = running;
-    let addresses = Addresses::here(None, None, vec![ready::Sidecar { pod: None, tcp, socket: uds, management, ofrep }]);
+    let Running { tcp, uds, management, ofrep, sync, .. } = running;
+    let addresses = Addresses::here(None, None, vec![ready::Sidecar { pod: None, tcp, socket: uds, management, ofrep, sync }]);
     let _announced = ready.announce(&addresses)?;
     out.answer(&addresses, |out, _| out.line(format!("yardarm {} in place of flagd, on {tcp}", env!("CARGO_PKG_VERSION"))))?;
     end(&shutdown).await

@@ -41,6 +41,10 @@ pub struct Args {
     #[arg(long, env = "YARDARM_BIND_ADDRESS", value_name = "IP")]
     pub(super) bind_address: Option<IpAddr>,
 
+    /// Take these addresses over from a process that was started so too, and that is told to end afterwards. This one is ours
+    #[arg(long, env = "YARDARM_HAND_OVER", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    pub(super) hand_over: Option<bool>,
+
     /// Serve evaluation on a Unix socket at this path too
     #[arg(short = 'd', long, env = "FLAGD_SOCKET_PATH", value_name = "PATH")]
     pub(super) socket_path: Option<PathBuf>,
@@ -57,7 +61,7 @@ pub struct Args {
     #[arg(short = 'H', long, env = "FLAGD_CONTEXT_FROM_HEADER", value_name = "HEADER=KEY")]
     pub(super) context_from_header: Vec<String>,
 
-    /// Origins of browsers that may ask; `*` is any
+    /// Origins of browsers that may ask; `*` is any [default: *]
     #[arg(short = 'C', long, env = "FLAGD_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(super) cors_origin: Vec<String>,
 

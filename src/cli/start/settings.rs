@@ -68,7 +68,8 @@ impl Settings {
             sync_metadata: !file.boolean(args.disable_sync_metadata, "disable-sync-metadata")?.unwrap_or(false),
             context_values: file.map(args.context_value, "context-value")?,
             context_headers: file.map(args.context_from_header, "context-from-header")?,
-            cors_origins: file.list(args.cors_origin, "cors-origin")?,
+            cors_origins: origins(file.list(args.cors_origin, "cors-origin")?),
+            hand_over: file.boolean(args.hand_over, "hand-over")?.unwrap_or(false),
             stream_deadline: stream_deadline(file.text(args.stream_deadline, "stream-deadline")?)?,
             threads: args.threads,
             limits,
@@ -104,6 +105,11 @@ impl Settings {
         ignored.extend(file.0.keys().map(|name| format!("`{name}` of the configuration file is no option and has no effect")));
         Ok(Self { sources, serve, fractional_version, telemetry, ready: args.ready, ignored })
     }
+}
+
+/// flagd lets every page ask when none is named.
+fn origins(named: Vec<String>) -> Vec<String> {
+    if named.is_empty() { vec!["*".to_owned()] } else { named }
 }
 
 fn request_bytes(given: Option<u64>) -> u64 {

@@ -1,9 +1,9 @@
 //! Shares to ranges of buckets, exactly.
 
-use super::super::bucket::{BUCKETS, Salt};
+use super::super::bucket::{BUCKETS, Dealing, Murmur, Salt};
 use super::super::compiled::Split;
 use super::super::context::TARGETING_KEY;
-use super::super::document::{self, Weight};
+use super::super::document::{self, FractionalVersion, Weight};
 use super::super::limits;
 use super::super::node::quoted;
 use super::super::problem::{Path, Problems};
@@ -18,7 +18,7 @@ pub(super) fn split(
     path: Path<'_>,
     compiler: &mut Compiler<'_>,
 ) -> Option<Split> {
-    let document::Split { by, salt, hash: document::Hash::Metro, weights, baseline } = split;
+    let document::Split { by, salt, hash: _, weights, baseline } = split;
     let problems = compiler.problems();
     let explicit_baseline = names.optional(baseline, path.key("baseline"), problems);
     let place = path.key("weights");
@@ -40,10 +40,22 @@ pub(super) fn split(
     let ranges = lay_out(&shares, remainder.unwrap_or(shares.len() - 1));
     Some(Split {
         by,
-        salt: Salt::new(salt.as_deref().unwrap_or(flag_key)),
+        dealing: dealing(flag_key, split, names.flag.fractional_version),
         ranges: ranges.into(),
         without_key: without_key(&shares, preferred),
     })
+}
+
+fn dealing(flag_key: &str, split: &document::Split, version: FractionalVersion) -> Dealing {
+    let document::Split { by, salt, hash, .. } = split;
+    let own = salt.as_deref().unwrap_or(flag_key);
+    match hash {
+        document::Hash::Metro => Dealing::Metro(Salt::new(own)),
+        document::Hash::Murmur3 => {
+            let is_by_key = by.as_deref().is_none_or(|by| by == TARGETING_KEY);
+            Dealing::Murmur3(Murmur { version, salt: own.into(), is_implicit: is_by_key && salt.is_none() })
+        }
+    }
 }
 
 /// Whom has no key to bucket by is served what everybody is served, else the baseline, else the default variant. A variant of 0 % is served

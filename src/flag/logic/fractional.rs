@@ -102,22 +102,43 @@ impl<'r> Run<'r> {
         match (self.fractional, unit) {
             (FractionalVersion::V2, Some(Value::Text(text))) => return Some(murmur3_32(text.as_str().as_bytes())),
             // flagd's daemon drops a null; the other engines of version 2 answered null.
-            (FractionalVersion::V2, None | Some(Value::Null)) => {
-                let targeting_key = self.context.targeting_key()?;
-                bytes.extend_from_slice(self.flag_key.as_bytes());
-                bytes.extend_from_slice(targeting_key.as_bytes());
-            }
-            (FractionalVersion::V3, None) => {
-                let targeting_key = self.context.targeting_key()?;
-                cbor::list_of(2, &mut bytes);
-                cbor::text(self.flag_key, &mut bytes);
-                cbor::text(targeting_key, &mut bytes);
+            (FractionalVersion::V2, None | Some(Value::Null)) | (FractionalVersion::V3, None) => {
+                return Some(hash_of_keys(self.fractional, self.flag_key, self.context.targeting_key()?));
             }
             (FractionalVersion::V2, Some(_)) | (FractionalVersion::V3, Some(Value::Null)) => return None,
             (FractionalVersion::V3, Some(unit)) => cbor::value(unit, &mut bytes),
         }
         Some(murmur3_32(&bytes))
     }
+}
+
+/// The hash where there is no unit.
+pub(in super::super) fn hash_of_keys(version: FractionalVersion, flag_key: &str, targeting_key: &str) -> u32 {
+    let mut bytes = Bytes::new();
+    match version {
+        FractionalVersion::V2 => plain(flag_key, targeting_key, &mut bytes),
+        FractionalVersion::V3 => {
+            cbor::list_of(2, &mut bytes);
+            cbor::text(flag_key, &mut bytes);
+            cbor::text(targeting_key, &mut bytes);
+        }
+    }
+    murmur3_32(&bytes)
+}
+
+/// The hash of two texts that are one unit.
+pub(in super::super) fn hash_of_joined(version: FractionalVersion, one: &str, other: &str) -> u32 {
+    let mut bytes = Bytes::new();
+    match version {
+        FractionalVersion::V2 => plain(one, other, &mut bytes),
+        FractionalVersion::V3 => cbor::joined(one, other, &mut bytes),
+    }
+    murmur3_32(&bytes)
+}
+
+fn plain(one: &str, other: &str, out: &mut Bytes) {
+    out.extend_from_slice(one.as_bytes());
+    out.extend_from_slice(other.as_bytes());
 }
 
 /// Null without a hash, and of weights that add up to nothing or to too much.

@@ -36,6 +36,7 @@ use super::problem::{Path as Place, Problems};
 use compile::Compiler;
 use evaluate::Run;
 pub(super) use evaluate::Spent;
+pub(super) use fractional::{hash_of_joined, hash_of_keys};
 use loaded::Loaded;
 use program::{Node, Path};
 pub(super) use references::write_out;

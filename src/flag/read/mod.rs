@@ -391,12 +391,12 @@ fn split(node: &Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Spl
 
 fn hash(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) -> Option<Hash> {
     if let Some(Node::String(name)) = fields.get("hash")
-        && matches!(&**name, "murmur3" | "sha1")
+        && &**name == "sha1"
     {
         problems.found(
             path.key("hash"),
             format!("{name:?}, which is not supported yet"),
-            "metro: the hashes of other systems come with their importers",
+            "metro or murmur3: the hashes of other systems come with their importers",
         );
         return None;
     }

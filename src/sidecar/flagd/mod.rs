@@ -18,6 +18,7 @@ use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Serv
 use crate::wire::evaluation::selection::{Scope, Selection};
 use crate::wire::evaluation::{Answer, Refused};
 
+use super::body::Body;
 use super::call::Call;
 use super::decide::MAX_BATCH_ANSWER_BYTES;
 pub(super) use super::evaluate::MAX_QUESTION_BYTES;
@@ -27,7 +28,7 @@ use super::pod::{Desk, Sdk};
 pub(super) use events::event_stream;
 
 /// What a client wants to see of the flags, as one `key=value` (flagd.md 1.7).
-const SELECTOR: &str = "flagd-selector";
+pub(super) const SELECTOR: &str = "flagd-selector";
 
 /// A method under one of the names.
 #[derive(Debug, Clone, Copy)]

@@ -11,6 +11,7 @@ pub mod ofrep;
 mod question;
 mod reader;
 pub mod selection;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod texts;

@@ -15,7 +15,7 @@ fn taken() -> (TcpListener, SocketAddr) {
 
 #[test]
 fn dev_names_the_port_that_is_taken_and_the_option_that_moves_it() {
-    for option in ["--control-port", "--webhooks-port", "--sidecar-port", "--management-port", "--ofrep-port"] {
+    for option in ["--control-port", "--webhooks-port", "--sidecar-port", "--management-port", "--ofrep-port", "--sync-port"] {
         let (scratch, (_listener, address)) = (Scratch::new(), taken());
         let port = address.port().to_string();
         let line = run(&["dev", "--data", &scratch.path("data"), "--port-base", "0", option, &port]).refusal(2);
@@ -50,12 +50,13 @@ fn a_role_names_the_address_that_is_taken_and_the_option_that_moves_it() {
     let control = run(&["control", "--data", &data, "--listen", &address]).refusal(2);
     let sidecar = run(&["sidecar", "--listen", &address, "--management", "127.0.0.1:0"]).refusal(2);
     let other = |option| {
-        let free = ["sidecar", "--listen", "127.0.0.1:0", "--management", "127.0.0.1:0", "--ofrep", ""];
+        let free = ["sidecar", "--listen", "127.0.0.1:0", "--management", "127.0.0.1:0", "--ofrep", "", "--sync", ""];
         let at = free.iter().position(|named| *named == option).unwrap() + 1;
         run(&[&free[..at], &[&address], &free[at + 1..]].concat()).refusal(2)
     };
-    let (management, ofrep) = (other("--management"), other("--ofrep"));
-    for (line, option) in [(control, "--listen"), (sidecar, "--listen"), (management, "--management"), (ofrep, "--ofrep")] {
+    let (management, ofrep, sync) = (other("--management"), other("--ofrep"), other("--sync"));
+    for (line, option) in [(control, "--listen"), (sidecar, "--listen"), (management, "--management"), (ofrep, "--ofrep"), (sync, "--sync")]
+    {
         assert!(line.contains(port) && line.contains(option), "{line}");
     }
 }
