@@ -55,6 +55,13 @@ pub(super) struct UnixSocket {
     file: SocketFile,
 }
 
+impl UnixSocket {
+    /// For the last ones that wait. The file is gone then: nobody finds a socket that is about to close.
+    pub(super) fn into_std(self) -> io::Result<std::os::unix::net::UnixListener> {
+        self.listener.into_std()
+    }
+}
+
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,

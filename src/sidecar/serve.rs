@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -72,6 +71,39 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// Admits those that wait, and closes. Asked of the system itself: the runtime may not have heard of them yet. As many as the backlog
+    /// holds, so that nobody keeps it here by coming again and again.
+    fn leave(self, admit: impl Fn(Socket)) {
+        let mut waiting: Box<dyn FnMut() -> io::Result<Socket>> = match self {
+            Self::Tcp(listener) => match listener.into_std() {
+                Ok(listener) => Box::new(move || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    Ok(Socket::Tcp(stream))
+                }),
+                Err(_) => return,
+            },
+            Self::Unix(socket) => match socket.into_std() {
+                Ok(listener) => Box::new(move || {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    Ok(Socket::Unix(stream))
+                }),
+                Err(_) => return,
+            },
+        };
+        for _ in 0..MAX_WAITING {
+            match waiting() {
+                Ok(socket) => admit(socket),
+                Err(error) if is_of_the_peer(&error) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 /// Accepts until `end` and gives each socket to `admit`; then also those whose peers believe that they are connected.
 pub(super) async fn accept(listener: Listener, end: impl Future<Output = ()>, admit: impl Fn(Socket)) {
     let mut end = std::pin::pin!(end);
@@ -89,11 +121,7 @@ pub(super) async fn accept(listener: Listener, end: impl Future<Output = ()>, ad
             }
         }
     }
-    // Bounded: nobody can keep it here by coming again and again.
-    for _ in 0..MAX_WAITING {
-        let Some(Ok(socket)) = std::pin::pin!(listener.accept()).now_or_never() else { return };
-        admit(socket);
-    }
+    listener.leave(admit);
 }
 
 /// The peer left between its handshake and our accept.
