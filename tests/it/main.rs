@@ -48,6 +48,7 @@ mod rollouts;
 mod sidecar;
 mod slow_watch;
 mod staleness;
+mod start;
 mod store_contract;
 mod telemetry;
 mod watch;
