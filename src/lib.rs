@@ -60,7 +60,7 @@
 //! |---|---|---|---|
 //! | 8013 | sidecar | evaluation and tracking, gRPC, ours and flagd's | flagd's port, so that its clients find us |
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
-//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, gRPC health, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
 //! | 8016 | sidecar | OFREP, HTTP/1.1 and HTTP/2 | flagd's port for it, and apart: whoever speaks HTTP/1.1 is served by a parser of its own |
 //! | 8020 | control plane | Admin, Rollouts, Replication and Evidence, gRPC | one port to guard |
 //! | 8021 | control plane | webhooks that kill | apart, so that alerting systems never need the port that may change everything |

@@ -19,7 +19,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
@@ -37,6 +37,7 @@ use yardarm::wire::json::{from_value, to_struct};
 
 use crate::pod::{DEADLINE, soon};
 use crate::process::{PATIENCE, Process, channel, command};
+use crate::telemetry::serve_next;
 
 /// On the loopback, at ports that the system picks.
 const SOMEWHERE: [&str; 10] = ["--bind-address", "127.0.0.1", "-p", "0", "-m", "0", "-r", "0", "-g", "0"];
@@ -302,6 +303,25 @@ async fn a_flag_that_cannot_be_served_leaves_the_others_and_keeps_its_last_good_
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_that_was_never_good_is_an_error_of_parsing_and_not_unknown() {
+    let dir = dir();
+    let path = dir.path().join("flags.json");
+    let flags = json!({ "flags": {
+        "operator": { "variants": { "v": "x" }, "defaultVariant": "v", "targeting": { "no_such_operator": [] } },
+        "mixed": { "variants": { "v": "x", "w": 7 }, "defaultVariant": "v" },
+        "good": { "variants": { "v": "x" }, "defaultVariant": "v" }
+    } });
+    fs::write(&path, flags.to_string()).unwrap();
+    let process = start(&["-f", &uri(&path)]);
+    until("it is ready", || get(process.management(), "/readyz").0 == 200);
+    let client = Client::of(&process);
+    let answers = [client.value("operator").await, client.value("mixed").await, client.value("good").await, client.value("none").await];
+    assert_eq!(answers, ["DataLoss", "DataLoss", "x", "NotFound"]);
+    let answer = post(process.ofrep(), "/ofrep/v1/evaluate/flags/operator", "", "");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("PARSE_ERROR"), "{answer}");
+}
+
 /// What the web server of a test says, and what it was asked.
 #[derive(Default)]
 struct Web {
@@ -349,12 +369,15 @@ async fn a_web_server_is_asked_again_with_its_tag_and_its_last_word_stands_while
     assert_eq!(client.value("a").await, "the second");
 }
 
+/// A request, and its header that selects.
+type Asked = (SyncFlagsRequest, Option<String>);
+
 /// A sync service that says what the test says, and keeps what it was asked.
 #[derive(Clone)]
 struct Peer {
     says: broadcast::Sender<Result<String, Status>>,
     first: Arc<Mutex<String>>,
-    asked: Arc<Mutex<Vec<(SyncFlagsRequest, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 #[tonic::async_trait]
@@ -396,8 +419,12 @@ async fn a_sync_service_is_followed_by_its_selector_and_asked_again_after_it_was
     let peer = Peer { says, first: Arc::new(Mutex::new(flag("a", "first"))), asked: Arc::default() };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tonic::transport::Server::builder().add_service(FlagSyncServiceServer::new(peer.clone()));
-    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let server = FlagSyncServiceServer::new(peer.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::spawn(serve_next(&listener, server.clone()).await);
+        }
+    });
     let source = json!([{ "uri": address.to_string(), "provider": "grpc", "selector": "flagSetId=x", "providerID": "me" }]);
     let process = start(&["-s", &source.to_string()]);
     let client = Client::of(&process);
