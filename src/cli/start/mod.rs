@@ -25,6 +25,8 @@ use resolve::Settings;
 /// Its flags are of no environment: a flag's set is what it says, or none.
 const ENVIRONMENT: &str = "";
 
+/// By itself, so that a sidecar is not resident with it.
+#[inline(never)]
 pub fn run(args: Args, out: &mut Out) -> Outcome {
     let settings = Settings::of(args)?;
     let telemetry = settings.telemetry.clone();
