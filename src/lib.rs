@@ -60,7 +60,7 @@
 //! |---|---|---|---|
 //! | 8013 | sidecar | evaluation and tracking, ours and flagd's: gRPC, gRPC-Web, Connect; OFREP | flagd's port, so that its clients find us |
 //! | a Unix socket | sidecar | the same | a third less CPU for a caller in the same pod |
-//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
+//! | 8014 | sidecar | `/healthz`, `/readyz`, `/metrics`, gRPC health, `POST /ofrep/v1/track` | apart, so that probes and scrapes never need the evaluation port |
 //! | 8015 | sidecar | flags as flagd documents, gRPC | flagd's port for it, and apart: who may ask for a flag need not see all of them |
 //! | 8016 | sidecar | OFREP, HTTP/1.1 and HTTP/2 | flagd's port for it |
 //! | 8020 | control plane | Admin, Rollouts, Replication and Evidence, gRPC | one port to guard |

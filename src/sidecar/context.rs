@@ -27,7 +27,7 @@ impl Contexts {
         Ok(Self { values: encoded(context_values), headers: names(context_headers)?, max_body: *max_request_body })
     }
 
-    pub(super) fn from_headers(&self, headers: &HeaderMap) -> Vec<u8> {
+    pub(super) fn said_by(&self, headers: &HeaderMap) -> Vec<u8> {
         if self.headers.is_empty() {
             return Vec::new();
         }

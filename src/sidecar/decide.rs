@@ -141,9 +141,14 @@ impl Desk {
         }
         let mut said = None;
         self.answer_from(&place, question, self.pod.age_ms(), true, &mut counts, |reply| {
-            if let Reply::Whole(answer) = reply {
-                said = Some(say(answer, &definition));
-            }
+            let Reply::Whole(answer) = reply else { return };
+            said = Some(match self.pod.refused(question.flag_key, answer.error, asking) {
+                false => say(answer, &definition),
+                true => say(
+                    &Answer { error: Some(ErrorCode::ParseError), message: "the flag's definition cannot be used", ..*answer },
+                    &definition,
+                ),
+            });
         });
         counts.count();
         said

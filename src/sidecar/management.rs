@@ -1,7 +1,8 @@
-//! The management port: `/healthz`, `/readyz` and `/metrics`, over HTTP/1.1. No flag and no decision is readable here. Outcomes are taken
-//! here too, at `POST /ofrep/v1/track`, from applications that speak no gRPC.
+//! The management port: `/healthz`, `/readyz` and `/metrics`, and gRPC's health by HTTP/2, where flagd has it. No flag and no decision is
+//! readable here. Outcomes are taken here too, at `POST /ofrep/v1/track`, from applications that speak no gRPC.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,17 +12,24 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::lifecycle::{Phase, Shutdown};
 
 use super::evidence::{self, Evidence};
 use super::metrics::{self, Metrics};
 use super::pod::{Place, Places, Pod};
-use super::serve::{Listener, Socket, accept};
+use super::serve::{Greeting, Listener, Socket, accept};
+
+/// Of HTTP/2, by which a peer that is gone is found out.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// Probes that one connection may have open.
+const MAX_STREAMS: u32 = 16;
 
 /// Kubelets and scrapers are few, and so are the connections of the application in the pod.
 const MAX_CONNECTIONS: usize = 64;
@@ -43,6 +51,7 @@ pub(super) async fn serve(
     metrics: Arc<Metrics>,
     evidence: Evidence,
     header_deadline: Duration,
+    health: HealthReporter,
     is_stand_in: bool,
 ) {
     let not_ready = if is_stand_in { StatusCode::PRECONDITION_FAILED } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -52,7 +61,8 @@ pub(super) async fn serve(
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .route("/ofrep/v1/track", post(track).layer(DefaultBodyLimit::max(evidence::BODY_BYTES)))
-        .with_state(Management { pod, metrics, evidence, not_ready });
+        .with_state(Management { pod, metrics, evidence, not_ready })
+        .route_service("/grpc.health.v1.Health/{method}", HealthServer::new(HealthService::from_health_reporter(health)));
     let places = Places::new(MAX_CONNECTIONS);
     let admit = |socket| {
         if let (Some(place), Socket::Tcp(stream)) = (places.take(), socket) {
@@ -65,12 +75,26 @@ pub(super) async fn serve(
 /// axum's own server would wait for ever for a header that is half sent, and would keep the shutdown waiting too (platform.md 6.1).
 async fn connection(stream: std::net::TcpStream, router: Router, header_deadline: Duration, shutdown: Shutdown, _place: Place) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let connection = http1::Builder::new()
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(header_deadline);
+    http.http2()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_deadline)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE / 2)
+        .max_concurrent_streams(MAX_STREAMS);
+    let (greeting, greeted) = Greeting::of(stream);
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(greeting), TowerToHyperService::new(router)));
     tokio::select! {
         // How it ended is the peer's affair.
+        _ = connection.as_mut() => return,
+        // Until the first bytes are there, it is not known which of the two it will be, and neither has a deadline for them.
+        () = tokio::time::sleep(header_deadline) => {}
+        () = shutdown.begun(Phase::StopReplication) => return,
+    }
+    if !greeted.load(Ordering::Relaxed) {
+        return;
+    }
+    tokio::select! {
         _ = connection => {}
         () = shutdown.begun(Phase::StopReplication) => {}
     }

@@ -234,6 +234,7 @@ async fn serve_logging(
     let reporter = health::reporter().await;
     let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
+    let health = reporter.clone();
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
     }
@@ -257,7 +258,7 @@ async fn serve_logging(
     }
     tokio::spawn(health::report(reporter, readiness, shutdown));
     let first_bytes = Duration::from_millis(limits.first_bytes_ms);
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, is_stand_in));
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, health, is_stand_in));
     Ok((running, evidence))
 }
 

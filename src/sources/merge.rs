@@ -16,6 +16,9 @@ pub(super) struct Said {
     segments: BTreeMap<String, Bytes>,
 }
 
+/// What stands for a flag that was never read: nothing serves it, so that it is told as a flag that cannot be served, and not as none.
+const UNREAD: &[u8] = b"{}";
+
 /// A new document of a source. What is `None` could not be read: what the source said of it before stands.
 #[derive(Debug, Default)]
 pub(super) struct News {
@@ -66,6 +69,12 @@ impl Merge {
         for (place, definition) in &said.flags {
             if unread_flags.contains(&place.0) && !flags.contains_key(place) {
                 flags.insert(place.clone(), definition.clone());
+            }
+        }
+        for key in unread_flags {
+            let is_known = flags.range((key.clone(), String::new())..).next().is_some_and(|((known, _), _)| *known == key);
+            if !is_known {
+                flags.insert((key, String::new()), Bytes::from_static(UNREAD));
             }
         }
         let known = |key: &String, segment: Option<Bytes>| segment.or_else(|| said.segments.get(key).cloned());
@@ -229,7 +238,7 @@ mod tests {
         merge.take(0, news(&["a=good", "b=x"]), 0);
         let unread = News { unread_flags: ["a".to_owned(), "new".to_owned()].into(), ..news(&["b=y"]) };
         merge.take(0, unread, 0);
-        assert_eq!(held(&merge), ["a=good", "b=y"]);
+        assert_eq!(held(&merge), ["a=good", "b=y", "new={}"]);
         merge.take(0, news(&["b=y"]), 0);
         assert_eq!(held(&merge), ["b=y"], "what is deleted is gone");
     }

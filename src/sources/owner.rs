@@ -35,6 +35,8 @@ pub(super) struct Owner {
     assumed: Assumed,
     /// What was told of flags that do not compile.
     rejected: BTreeSet<String>,
+    /// Keys of flags of which it was told before that they cannot be read.
+    unread: BTreeSet<String>,
 }
 
 impl Owner {
@@ -42,7 +44,7 @@ impl Owner {
         let merge = Merge::new(names.len(), rand::random());
         let lost = vec![true; names.len()];
         let tokens = tokens.into_iter().map(Some).collect();
-        Self { names, tokens, lost, merge, writer, assumed, rejected: BTreeSet::new() }
+        Self { names, tokens, lost, merge, writer, assumed, rejected: BTreeSet::new(), unread: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut reports: mpsc::Receiver<(usize, Report)>, shutdown: Shutdown) {
@@ -91,6 +93,7 @@ impl Owner {
 
     fn take(&mut self, source: usize, name: &Arc<str>, tolerated: Tolerated) {
         let Tolerated { flags, segments, problems } = tolerated;
+        flags.iter().filter(|(_, flag)| flag.is_some()).for_each(|(key, _)| _ = self.unread.remove(key));
         for problem in problems.iter().take(LOGGED) {
             tracing::warn!(source = %name, "{problem}; what was held of it before is served");
         }
@@ -100,6 +103,7 @@ impl Owner {
         let mut news = News::default();
         for (key, flag) in flags {
             let Some(mut flag) = flag else {
+                self.unread.insert(key.clone());
                 news.unread_flags.insert(key);
                 continue;
             };
@@ -138,7 +142,8 @@ impl Owner {
 
     /// Each once, until it compiles.
     fn tell_rejected(&mut self, rejected: &[Rejected]) {
-        let told: BTreeSet<String> = rejected.iter().map(|one| one.message.clone()).collect();
+        let is_news = |one: &&Rejected| !self.unread.contains(&one.name.key);
+        let told: BTreeSet<String> = rejected.iter().filter(is_news).map(|one| one.message.clone()).collect();
         for message in told.difference(&self.rejected) {
             tracing::warn!("{message}; what was held of the flag before is served");
         }

@@ -49,6 +49,7 @@ mod rollouts;
 mod sidecar;
 mod slow_watch;
 mod staleness;
+mod start;
 mod store_contract;
 mod sync;
 mod telemetry;

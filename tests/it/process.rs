@@ -69,6 +69,10 @@ impl Process {
         self.addresses["sidecars"][0]["management"].as_str().unwrap()
     }
 
+    pub fn ofrep(&self) -> &str {
+        self.addresses["sidecars"][0]["ofrep"].as_str().unwrap()
+    }
+
     pub fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(channel(self.grpc()))
     }
@@ -124,7 +128,7 @@ impl Drop for Process {
 /// `yardarm`, without what the environment of the test says of its settings and colours.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_yardarm"));
-    let is_ours = |name: &str| ["YARDARM_", "CLICOLOR", "NO_COLOR"].iter().any(|ours| name.starts_with(ours));
+    let is_ours = |name: &str| ["YARDARM_", "FLAGD_", "CLICOLOR", "NO_COLOR"].iter().any(|ours| name.starts_with(ours));
     let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| is_ours(&name.to_string_lossy()));
     ours.for_each(|name| {
         command.env_remove(name);

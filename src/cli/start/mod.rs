@@ -2,7 +2,7 @@
 //! and sync services, and there is no control plane.
 
 mod options;
-mod settings;
+mod resolve;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -20,11 +20,13 @@ use crate::sources;
 
 pub use options::Args;
 pub use options::spelled;
-use settings::Settings;
+use resolve::Settings;
 
 /// Its flags are of no environment: a flag's set is what it says, or none.
 const ENVIRONMENT: &str = "";
 
+/// By itself, so that a sidecar is not resident with it.
+#[inline(never)]
 pub fn run(args: Args, out: &mut Out) -> Outcome {
     let settings = Settings::of(args)?;
     let telemetry = settings.telemetry.clone();

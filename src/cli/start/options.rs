@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use crate::cli::ready;
 
@@ -23,7 +24,7 @@ pub struct Args {
 
     /// Evaluation over gRPC [default: 8013]
     #[arg(short = 'p', long, env = "FLAGD_PORT", value_name = "PORT")]
-    pub(super) port: Option<u16>,
+    pub(super) port: Option<Port>,
 
     /// /healthz, /readyz and /metrics [default: 8014]
     #[arg(short = 'm', long, env = "FLAGD_MANAGEMENT_PORT", value_name = "PORT")]
@@ -120,6 +121,22 @@ pub struct Args {
     pub(super) ready: ready::Args,
 }
 
+/// Kubernetes tells every pod beside a service `flagd` where that is, in the variable `FLAGD_PORT`: `tcp://10.0.0.1:8013`. It is no wish of
+/// anybody's, and counts as nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Port(pub(super) Option<u16>);
+
+impl FromStr for Port {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.starts_with("tcp://") {
+            true => Ok(Self(None)),
+            false => text.parse().map(|port| Self(Some(port))).map_err(|_| "expected a port of at most 65535".to_owned()),
+        }
+    }
+}
+
 /// What flagd has and is not served here.
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Options of flagd that are refused, with what to use instead")]
@@ -177,6 +194,13 @@ mod tests {
     fn said(line: &str) -> String {
         let args = spelled(line.split(' ').map(OsString::from));
         args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_a_service_is_no_port() {
+        assert_eq!("tcp://10.0.0.1:8013".parse(), Ok(Port(None)));
+        assert_eq!("8013".parse(), Ok(Port(Some(8013))));
+        assert!("70000".parse::<Port>().is_err_and(|error| error.contains("65535")));
     }
 
     #[test]

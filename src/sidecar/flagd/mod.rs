@@ -138,7 +138,7 @@ impl Asking {
         Ok(Self {
             is_inspection: desk.pod.observer.as_ref().is_some_and(|observer| observer.is_inspection(headers)),
             selection: Selection::parse(selector)?,
-            from_headers: desk.pod.contexts.from_headers(headers),
+            from_headers: desk.pod.contexts.said_by(headers),
         })
     }
 

@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::flag::overridden;
+use crate::flag::{ErrorCode, ItemKind, overridden};
 use crate::replica::{Held, View};
 use crate::sidecar::pod::Pod;
 use crate::wire::evaluation::selection::Scope;
+
+use super::Asking;
 
 impl Pod {
     /// Where the flag of this key is held that is taken; nowhere, if none is.
@@ -17,6 +19,16 @@ impl Pod {
             return Cow::Borrowed(key);
         }
         self.replica.batch(|view| view.place(key, scope)).unwrap_or(Cow::Borrowed(overridden::NOWHERE))
+    }
+}
+
+impl Pod {
+    /// A flag that is not found because its definition was refused, and not because there is none. To flagd that is another error.
+    #[inline]
+    pub(in crate::sidecar) fn refused(&self, key: &str, error: Option<ErrorCode>, asking: &Asking) -> bool {
+        error == Some(ErrorCode::FlagNotFound)
+            && asking.selection.is_all()
+            && self.replica.rejected().iter().any(|rejected| rejected.name.kind == ItemKind::Flag && rejected.name.key == key)
     }
 }
 

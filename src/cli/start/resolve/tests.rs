@@ -1,5 +1,6 @@
 //! Which setting counts, and what is refused.
 
+use super::super::options::Port;
 use super::*;
 
 fn settings(args: Args, file: &str) -> Result<Settings, Failure> {
@@ -16,7 +17,7 @@ fn message(args: Args, file: &str) -> String {
 #[test]
 fn an_option_counts_more_than_the_file_and_the_file_more_than_the_default() {
     let file = "port: 1\nmanagement-port: 2\nlog-format: json\n";
-    let both = settings(Args { port: Some(9), ..Args::default() }, file).unwrap();
+    let both = settings(Args { port: Some(Port(Some(9))), ..Args::default() }, file).unwrap();
     let ports = [both.serve.listen, both.serve.management, both.serve.ofrep.0.unwrap()].map(|address| address.port());
     assert_eq!((ports, both.telemetry.log_format), ([9, 2, 8016], LogFormat::Json));
 }

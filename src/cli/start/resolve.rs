@@ -44,7 +44,7 @@ impl Settings {
             let port = u16::try_from(port).map_err(|_| Failure::unable(format!("--{name} is {port}, expected a port of at most 65535")))?;
             Ok::<_, Failure>(SocketAddr::from((address, port)))
         };
-        let listen = port(args.port, "port", 8013)?;
+        let listen = port(args.port.and_then(|port| port.0), "port", 8013)?;
         let management = port(args.management_port, "management-port", 8014)?;
         let sync = Listen(Some(port(args.sync_port, "sync-port", 8015)?));
         let ofrep = Listen(Some(port(args.ofrep_port, "ofrep-port", 8016)?));
