@@ -50,5 +50,7 @@ mod slow_watch;
 mod staleness;
 mod store_contract;
 mod sync;
+mod targeting_laws;
 mod telemetry;
+mod translation;
 mod watch;
