@@ -37,6 +37,7 @@ class Dev:
         self.sidecar = addresses["sidecars"][0]["tcp"]
         self.socket = addresses["sidecars"][0]["socket"]
         self.ofrep = addresses["sidecars"][0]["ofrep"]
+        self.sync = addresses["sidecars"][0]["sync"]
         return self
 
     def __exit__(self, failure, *_):

@@ -1,7 +1,8 @@
 //! Cases as text, in `tests/data/flag/*.cases`: a command, what it is given, `----`, and what comes out.
 //!
 //! `document` reads YAML and compiles it, and prints the problems. `decide FLAG` and `explain FLAG` answer one context in JSON for each line,
-//! `holds CONDITION` whether a condition holds for each, `targeting RULE` what a rule of JsonLogic gives. `kill FLAG` and `restore FLAG` turn a
+//! `holds CONDITION` whether a condition holds for each, `flagd FLAG` how the flag is sent to
+//! flagd's in-process clients, or why it is not, `targeting RULE` what a rule of JsonLogic gives. `kill FLAG` and `restore FLAG` turn a
 //! flag off and on again, `age MS` sets how old the state is, `clock S` the Unix time.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +10,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::cases;
-use yardarm::flag::{CompiledFlag, Context, Decision, Document, Lookup, Problems, Segments, TARGETING_KEY, check_environment, compile};
+use yardarm::flag::{
+    CompiledFlag, Context, Decision, Document, Flag, Lookup, Problems, Segments, TARGETING_KEY, check_environment, compile, translate,
+};
 
 #[test]
 fn evaluation_follows_the_order() {
@@ -52,6 +55,11 @@ fn templates_are_filled_in_where_they_are_named_and_checked_where_they_stand() {
 }
 
 #[test]
+fn what_flagd_can_say_is_said_and_what_it_cannot_is_told_why() {
+    run("translations.cases");
+}
+
+#[test]
 fn explanations_tell_what_was_asked_and_found() {
     run("explain.cases");
 }
@@ -60,6 +68,7 @@ fn explanations_tell_what_was_asked_and_found() {
 #[derive(Default)]
 struct World {
     flags: BTreeMap<String, CompiledFlag>,
+    documents: BTreeMap<String, Flag>,
     killed: BTreeSet<String>,
     age_ms: u64,
     unix_s: i64,
@@ -103,6 +112,10 @@ impl World {
                 self.unix_s = argument.parse().unwrap();
                 "set".to_owned()
             }
+            "flagd" => match translate(&self.flag(argument).unwrap(), &self.documents[argument], self) {
+                Ok(translation) => translation.to_json("test").to_string(),
+                Err(obstacle) => format!("{}: {}", obstacle.name(), obstacle.in_words()),
+            },
             "targeting" => match targeting(argument) {
                 Ok(flag) => each_line(input, |context| given(&flag, context, self)),
                 Err(problems) => problems.to_string(),
@@ -136,7 +149,7 @@ impl World {
         if !problems.is_empty() {
             return Err(problems.located_in(text));
         }
-        (self.flags, self.killed) = (flags, BTreeSet::new());
+        (self.flags, self.documents, self.killed) = (flags, document.flags, BTreeSet::new());
         Ok(())
     }
 }

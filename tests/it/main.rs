@@ -52,5 +52,7 @@ mod staleness;
 mod start;
 mod store_contract;
 mod sync;
+mod targeting_laws;
 mod telemetry;
+mod translation;
 mod watch;

@@ -111,7 +111,8 @@ pub fn translate(flag: &CompiledFlag, document: &Flag, flags: &dyn Lookup) -> Re
         default_variant: None,
         variants: variants.iter().map(|(name, value)| (name.clone(), value.to_json())).collect(),
         targeting: None,
-        metadata: metadata.iter().map(|(name, value)| (name.clone(), scalar(value))).collect(),
+        // A name that is empty breaks Python's engine off, for all flags.
+        metadata: metadata.iter().filter(|(name, _)| !name.is_empty()).map(|(name, value)| (name.clone(), scalar(value))).collect(),
         source: source.clone(),
     };
     let is_at_rest = flag.is_killed() || flag.is_disabled();
@@ -130,6 +131,8 @@ pub fn translate(flag: &CompiledFlag, document: &Flag, flags: &dyn Lookup) -> Re
     let name = |index| flag.variant(index).map(|variant| variant.name.clone());
     let (served, is_explicit) = Translator::new(flag.key(), flags).flag(flag, targeting.as_ref())?;
     Ok(match served {
+        // Null for everybody: the same, and no `targeting` to schemas and engines that want an object.
+        Served::Depends(Json::Null) => Translation { default_variant: default_variant.clone(), ..translation },
         Served::Constant(index) => Translation { default_variant: name(index), ..translation },
         Served::Depends(targeting) => {
             let default_variant = if is_explicit { None } else { default_variant.clone() };
