@@ -101,6 +101,7 @@ impl CompiledFlag {
             Some(Ok(Found::Variant(variant))) => return self.plain(Some(variant), Reason::TargetingMatch, TARGETING),
             // A name that the flag does not have is no reason to serve somebody anything of it (flagd.md 2.2: GENERAL).
             Some(Ok(Found::NoVariant)) => return self.plain(None, Reason::Error, TARGETING),
+            Some(Ok(Found::Unreadable)) => return Decision { is_unreadable: true, ..self.plain(None, Reason::Error, TARGETING) },
             // The default variant all the same, which is where a rule that does not fit leads; a split would hide the error.
             Some(Err(Spent)) => return self.plain(flag.default_variant, Reason::Error, TARGETING),
             Some(Ok(Found::Nothing)) | None => {}
@@ -110,7 +111,7 @@ impl CompiledFlag {
     }
 
     fn plain<'f>(&'f self, variant: Option<u16>, reason: Reason, rule: Option<&'f str>) -> Decision<'f> {
-        Decision { variant: self.variant(variant), reason, rule, bucket: None, key_missing: false }
+        Decision { variant: self.variant(variant), reason, rule, bucket: None, key_missing: false, is_unreadable: false }
     }
 
     fn outcome<'f, A: Attributes + ?Sized>(

@@ -48,13 +48,19 @@ pub struct Decision<'f> {
     pub bucket: Option<u32>,
     /// The split had no key to bucket by and served its baseline.
     pub key_missing: bool,
+    /// `targeting` could not be read, and the flag is served all the same, with an error.
+    pub is_unreadable: bool,
 }
 
 impl Decision<'_> {
     /// What is wrong when the reason is [`Reason::Error`]: `targeting` gave something else than the name of a variant, or took more steps than
     /// one evaluation has; in that case there is a variant all the same.
     pub fn error(&self) -> Option<ErrorCode> {
-        (self.reason == Reason::Error).then_some(ErrorCode::General)
+        match self.reason {
+            Reason::Error if self.is_unreadable => Some(ErrorCode::ParseError),
+            Reason::Error => Some(ErrorCode::General),
+            _ => None,
+        }
     }
 }
 

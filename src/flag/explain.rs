@@ -61,7 +61,7 @@ impl CompiledFlag {
     /// The decision that [`CompiledFlag::decide`] makes, and how it comes about.
     pub fn explain<A: Attributes + ?Sized>(&self, context: &A, flags: &dyn Lookup) -> Explanation {
         let decision = self.decide(context, flags);
-        let Decision { variant, reason, rule, bucket, key_missing } = decision;
+        let Decision { variant, reason, rule, bucket, key_missing, is_unreadable: _ } = decision;
         Explanation {
             flag: self.key().to_owned(),
             variant: variant.map(|variant| variant.name.clone()),
@@ -142,6 +142,7 @@ impl CompiledFlag {
             let decides = matches!(decision.reason, Reason::TargetingMatch | Reason::Error);
             let outcome = match gave {
                 Ok(gave) if !decides => format!("gave {gave}{from}"),
+                Ok(gave) if decision.is_unreadable => format!("gave {gave}: {}", served()),
                 Ok(gave) if decision.reason == Reason::Error => format!("gave {gave}{from}, which is no variant: {}", served()),
                 Ok(gave) => format!("gave {gave}{from}: {}", served()),
                 Err(Spent) => format!("takes more than {} steps{from}: {}", limits::TARGETING_STEPS, served()),

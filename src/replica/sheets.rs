@@ -30,10 +30,7 @@ pub struct Sheets {
 
 impl Replica {
     pub fn sheets(&self) -> Sheets {
-        let all = self.batch(|view| {
-            let keys = view.keys("");
-            keys.into_iter().filter_map(|key| self.sheet(key)).collect()
-        });
+        let all = self.batch(|view| view.all().into_iter().filter_map(|key| self.sheet(key)).collect());
         Sheets { all, segments: self.0.segments.load_full(), unix_s: self.unix_s() }
     }
 

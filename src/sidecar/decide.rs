@@ -375,6 +375,7 @@ impl Asked<'_, '_> {
             error: decision.error(),
             message: match decision {
                 Decision { key_missing: true, .. } => "the attribute to bucket by is absent: the baseline is served",
+                Decision { is_unreadable: true, .. } => "the flag's targeting cannot be read: the log says why",
                 Decision { reason: Reason::Error, variant: None, .. } => {
                     "the flag's targeting gave something else than the name of a variant"
                 }

@@ -2,7 +2,6 @@
 //! readable here. Outcomes are taken here too, at `POST /ofrep/v1/track`, from applications that speak no gRPC.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,7 +23,8 @@ use crate::lifecycle::{Phase, Shutdown};
 use super::evidence::{self, Evidence};
 use super::metrics::{self, Metrics};
 use super::pod::{Place, Places, Pod};
-use super::serve::{Greeting, Listener, Socket, accept};
+use super::serve::{Listener, Socket, accept};
+use super::sniff::listen_to;
 
 /// Of HTTP/2, by which a peer that is gone is found out.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -82,20 +82,16 @@ async fn connection(stream: std::net::TcpStream, router: Router, header_deadline
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE / 2)
         .max_concurrent_streams(MAX_STREAMS);
-    let (greeting, greeted) = Greeting::of(stream);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(greeting), TowerToHyperService::new(router)));
+    // Until the first bytes are there, it is not known which of the two it will be, and neither has a deadline for them.
+    let begun = tokio::select! {
+        begun = listen_to(stream) => begun,
+        () = tokio::time::sleep(header_deadline) => None,
+        () = shutdown.begun(Phase::StopReplication) => None,
+    };
+    let Some((_, stream)) = begun else { return };
     tokio::select! {
         // How it ended is the peer's affair.
-        _ = connection.as_mut() => return,
-        // Until the first bytes are there, it is not known which of the two it will be, and neither has a deadline for them.
-        () = tokio::time::sleep(header_deadline) => {}
-        () = shutdown.begun(Phase::StopReplication) => return,
-    }
-    if !greeted.load(Ordering::Relaxed) {
-        return;
-    }
-    tokio::select! {
-        _ = connection => {}
+        _ = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)) => {}
         () = shutdown.begun(Phase::StopReplication) => {}
     }
 }

@@ -140,7 +140,7 @@ fn round(mut writer: Writer, mut journals: Vec<Journal>, clock: &SystemClock, is
 
 impl Asked<'_, '_> {
     pub(super) fn seen<'a>(&'a self, flag: &'a CompiledFlag, revision: Revision, decision: &Decision<'a>) -> Evaluation<'a> {
-        let Decision { variant, reason, rule, bucket, key_missing: _ } = *decision;
+        let Decision { variant, reason, rule, bucket, key_missing: _, is_unreadable: _ } = *decision;
         Evaluation {
             time_us: 0,
             flag: flag.key(),

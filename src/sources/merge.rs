@@ -26,6 +26,8 @@ pub(super) struct News {
     pub(super) flags: BTreeMap<(String, String), Bytes>,
     /// Keys of those that could not be read.
     pub(super) unread_flags: BTreeSet<String>,
+    /// What there is of some of them, where the source has never said anything better.
+    pub(super) unreadable: BTreeMap<(String, String), Bytes>,
     pub(super) segments: BTreeMap<String, Option<Bytes>>,
 }
 
@@ -65,15 +67,19 @@ impl Merge {
     /// The change that a source's news make. The same said again is none.
     pub(super) fn take(&mut self, source: usize, news: News, now_us: i64) -> Change {
         let Some(said) = self.sources.get_mut(source) else { return Change::None };
-        let News { mut flags, unread_flags, segments } = news;
+        let News { mut flags, unread_flags, unreadable, segments } = news;
         for (place, definition) in &said.flags {
             if unread_flags.contains(&place.0) && !flags.contains_key(place) {
                 flags.insert(place.clone(), definition.clone());
             }
         }
+        let is_among = |flags: &BTreeMap<(String, String), Bytes>, key: &String| {
+            flags.range((key.clone(), String::new())..).next().is_some_and(|((known, _), _)| known == key)
+        };
+        let news: Vec<_> = unreadable.into_iter().filter(|((key, _), _)| !is_among(&flags, key)).collect();
+        flags.extend(news);
         for key in unread_flags {
-            let is_known = flags.range((key.clone(), String::new())..).next().is_some_and(|((known, _), _)| *known == key);
-            if !is_known {
+            if !is_among(&flags, &key) {
                 flags.insert((key, String::new()), Bytes::from_static(UNREAD));
             }
         }

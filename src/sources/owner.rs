@@ -92,7 +92,7 @@ impl Owner {
     }
 
     fn take(&mut self, source: usize, name: &Arc<str>, tolerated: Tolerated) {
-        let Tolerated { flags, segments, problems } = tolerated;
+        let Tolerated { flags, unreadable, segments, problems } = tolerated;
         flags.iter().filter(|(_, flag)| flag.is_some()).for_each(|(key, _)| _ = self.unread.remove(key));
         for problem in problems.iter().take(LOGGED) {
             tracing::warn!(source = %name, "{problem}; what was held of it before is served");
@@ -112,7 +112,13 @@ impl Owner {
                 Some(Scalar::String(set)) => set.clone(),
                 Some(_) | None => String::new(),
             };
-            news.flags.insert((key, set), Bytes::from(flag.to_canonical_json()));
+            let definition = Bytes::from(flag.to_canonical_json());
+            if unreadable.contains(&key) {
+                news.unread_flags.insert(key.clone());
+                news.unreadable.insert((key, set), definition);
+            } else {
+                news.flags.insert((key, set), definition);
+            }
         }
         news.segments =
             segments.into_iter().map(|(key, segment)| (key, segment.map(|segment| Bytes::from(segment.to_canonical_json())))).collect();

@@ -186,7 +186,7 @@ fn context(json: &str) -> Context {
 
 /// `v2.3.0 SPLIT rule=rollout bucket=4711`
 fn written(decision: &Decision<'_>) -> String {
-    let Decision { variant, reason, rule, bucket, key_missing } = decision;
+    let Decision { variant, reason, rule, bucket, key_missing, is_unreadable: _ } = decision;
     let mut text = format!("{} {}", variant.map_or("(caller's default)", |variant| &variant.name), reason.as_str());
     rule.iter().for_each(|rule| _ = write!(text, " rule={rule}"));
     bucket.iter().for_each(|bucket| _ = write!(text, " bucket={bucket}"));

@@ -95,10 +95,7 @@ impl Client {
     }
 
     async fn events(&self) -> Events {
-        let stream = soon(self.0.clone().event_stream(EventStreamRequest {})).await.unwrap().into_inner();
-        let mut events = Events(stream);
-        assert_eq!(events.next().await.0, "provider_ready");
-        events
+        Events(soon(self.0.clone().event_stream(EventStreamRequest {})).await.unwrap().into_inner())
     }
 }
 
@@ -276,6 +273,7 @@ async fn a_key_in_several_sets_is_served_from_the_last_and_from_each_to_whoever_
     let mut of_all = client.events().await;
     of_pay.of("a").await;
     of_all.of("a").await;
+    assert_eq!(of_all.next().await.0, "provider_ready");
     replace(&pay, &in_set("pay", &[("a", "of pay, new"), ("only", "new")]));
     assert_eq!((of_pay.of("a").await.as_str(), client.selected("a", "flagSetId=pay").await.as_str()), ("update", "of pay, new"));
     let (_, told) = of_all.next().await;

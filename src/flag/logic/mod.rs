@@ -45,12 +45,17 @@ use value::{Buffer, Value};
 /// The targeting of a flag, ready to run.
 #[derive(Debug)]
 pub(super) struct Program {
-    root: Node,
+    /// `None`: see [`UNREADABLE`].
+    root: Option<Node>,
     fractional: FractionalVersion,
     reads: Box<[Path]>,
     reads_everything: bool,
     reads_time: bool,
 }
+
+/// Stands for a rule that cannot be read, with what is wrong with it, where a document is served all the same (`yardarm start`): flagd answers
+/// each question to such a flag with PARSE_ERROR (flagd.md 2.2), and so do the engines that are sent it, which know no such operator.
+pub(super) const UNREADABLE: &str = "yardarm.unreadable";
 
 /// What targeting gave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub(super) enum Found {
     Variant(u16),
     /// Something else than the name of a variant.
     NoVariant,
+    /// The rule could not be read.
+    Unreadable,
 }
 
 impl Program {
@@ -69,14 +76,15 @@ impl Program {
             problems.found(place, "something else than an object", "JsonLogic, as an object");
         }
         let mut compiler = Compiler::new(problems);
-        let root = compiler.node(targeting, 1, place);
+        let is_unreadable = targeting.as_object().is_some_and(|rule| rule.len() == 1 && rule.contains_key(UNREADABLE));
+        let root = (!is_unreadable).then(|| compiler.node(targeting, 1, place));
         let Compiler { reads, reads_everything, reads_time, .. } = compiler;
         Self { root, fractional, reads: reads.into(), reads_everything, reads_time }
     }
 
     /// False when everybody gets the same at all times.
     pub(super) fn reads_context(&self) -> bool {
-        self.reads_everything || self.reads_time || !self.reads.is_empty()
+        self.root.is_none() || self.reads_everything || self.reads_time || !self.reads.is_empty()
     }
 
     /// The variant whose name is the result, `variants` being sorted by name: text as it is, `true`, `false` and numbers as JSON writes them
@@ -89,6 +97,7 @@ impl Program {
         flags: &dyn Lookup,
     ) -> Result<Found, Spent> {
         self.run(flag_key, context, flags, |result| {
+            let Some(result) = result else { return Ok(Found::Unreadable) };
             let mut text = Buffer::default();
             let name = match &result? {
                 Value::Null => return Ok(Found::Nothing),
@@ -107,7 +116,9 @@ impl Program {
 
     /// The result in words: `"beta"`, `null`, `[1, 2]`.
     pub(super) fn result_in_words<A: Attributes + ?Sized>(&self, flag_key: &str, context: &A, flags: &dyn Lookup) -> Result<String, Spent> {
-        self.run(flag_key, context, flags, |result| result.map(|value| value.to_string()))
+        self.run(flag_key, context, flags, |result| {
+            result.map_or_else(|| Ok("nothing, for it cannot be read".to_owned()), |result| result.map(|value| value.to_string()))
+        })
     }
 
     /// Names of the attributes that it reads, as far as the rule spells them out.
@@ -120,12 +131,13 @@ impl Program {
         flag_key: &str,
         context: &A,
         flags: &dyn Lookup,
-        take: impl FnOnce(Result<Value<'_>, Spent>) -> T,
+        take: impl FnOnce(Option<Result<Value<'_>, Spent>>) -> T,
     ) -> T {
+        let Some(root) = &self.root else { return take(None) };
         let (context, loaded) = (Lent(context), Loaded::default());
         let steps = Cell::new(limits::TARGETING_STEPS);
         let run = Run { flag_key, context: &context, flags, fractional: self.fractional, loaded: &loaded, steps };
-        take(run.value(&self.root, None))
+        take(Some(run.value(root, None)))
     }
 }
 

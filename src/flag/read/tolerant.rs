@@ -1,13 +1,13 @@
 //! A document as flagd takes one (flagd.md 2.1). It warns of what is not in its schema and serves the rest, so that a source may have keys
 //! that nobody knows, and one flag that cannot be read does not take the others with it. Metadata of the set become those of each flag.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::super::document::{Flag, FractionalVersion, Metadata, Segment};
 use super::super::limits;
-use super::super::logic::write_out;
+use super::super::logic::{Program, UNREADABLE, write_out};
 use super::super::node::Node;
 use super::super::problem::{Path, Problems};
 use super::super::template::{Library, Templates};
@@ -18,6 +18,8 @@ use super::{DOCUMENT, FLAG, Fields, flag, is_key, segment, template, tree, value
 pub struct Tolerated {
     /// In the order of the document. A flag that cannot be read is there by its key alone.
     pub flags: Vec<(String, Option<Flag>)>,
+    /// Keys of those whose `targeting` alone cannot be read: what there is of them answers PARSE_ERROR.
+    pub unreadable: BTreeSet<String>,
     pub segments: BTreeMap<String, Option<Segment>>,
     pub problems: Problems,
 }
@@ -66,9 +68,16 @@ fn read(root: &Node<'_>, assumed: Assumed, mut problems: Problems, text: &str) -
     let place = path.key("flags");
     for (key, node) in listed {
         let mut own = Problems::default();
-        let flag = reader.flag(&key, node, place.key(&key), &mut own);
-        let flag = flag.filter(|_| own.is_empty());
+        let (mut of_targeting, place) = (Problems::default(), place.key(&key));
+        let flag = reader.flag(&key, node, place, &mut own);
+        let mut flag = flag.filter(|_| own.is_empty());
+        if let Some(flag) = &mut flag
+            && !reader.targeting(flag, place.key("targeting"), &mut of_targeting)
+        {
+            read.unreadable.insert(key.clone());
+        }
         problems.extend(own);
+        problems.extend(of_targeting);
         read.flags.push((key, flag));
     }
     read.problems = problems.located_in(text);
@@ -114,10 +123,20 @@ impl Reader<'_> {
         if !says_version {
             flag.fractional_version = self.assumed.fractional_version;
         }
-        if let Some(targeting) = &mut flag.targeting {
-            write_out(targeting, self.evaluators, path.key("targeting"), problems);
-        }
         Some(flag)
+    }
+
+    /// Whether the rule of the flag can be read, if it has one. One that cannot gives way to what says so.
+    fn targeting(&self, flag: &mut Flag, path: Path<'_>, problems: &mut Problems) -> bool {
+        let Some(targeting) = &mut flag.targeting else { return true };
+        write_out(targeting, self.evaluators, path, problems);
+        Program::compile(targeting, flag.fractional_version, path, problems);
+        if problems.is_empty() {
+            return true;
+        }
+        let first = problems.iter().next().map(ToString::to_string).unwrap_or_default();
+        *targeting = json!({ UNREADABLE: first });
+        false
     }
 }
 
@@ -174,6 +193,19 @@ mod tests {
         assert_eq!(read_ones, [("good", true), ("bad", false)]);
         assert!(read.problems.iter().all(|problem| problem.path.starts_with("flags.bad")), "{}", read.problems);
         assert!(!read.problems.is_empty());
+    }
+
+    #[test]
+    fn a_flag_whose_rule_cannot_be_read_is_there_and_says_so() {
+        let read = parse(
+            r#"{"flags":{"lost":{"variants":{"a":1},"defaultVariant":"a","targeting":{"$ref":"nowhere"}},
+                "unknown":{"variants":{"a":1},"targeting":{"if":[{"matches":["x"]},"a"]}},"good":{"variants":{"a":1}}}}"#,
+        );
+        assert_eq!(read.unreadable.iter().collect::<Vec<_>>(), ["lost", "unknown"]);
+        assert_eq!(read.problems.len(), 2, "{}", read.problems);
+        assert!(read.flags.iter().all(|(_, flag)| flag.is_some()));
+        let rule = read.flags[0].1.as_ref().unwrap().targeting.as_ref().unwrap();
+        assert!(rule[UNREADABLE].as_str().unwrap().contains("nowhere"), "{rule}");
     }
 
     #[test]

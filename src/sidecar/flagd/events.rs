@@ -4,7 +4,8 @@
 //! there are clients that lose events when many come at once. A kill does not wait.
 //!
 //! A stream begins with one event that names every flag, which flagd has not: clients keep values from one stream to the next (Python's over a
-//! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them.
+//! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them. It comes before the one that
+//! says that the client may ask, so that an application which has just begun does not hear of a change that was none.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -70,10 +71,10 @@ fn place(desk: &Desk) -> Result<Place, Status> {
 struct Events {
     desk: Arc<Desk>,
     asking: Asking,
-    /// `None`: there was no state yet, and the client was not told that it may ask.
+    /// `None`: there was no state yet, and the client was told nothing.
     cursor: Option<Cursor>,
-    /// The client was not told yet that what it kept from an earlier stream may be old.
-    owes_everything: bool,
+    /// The client was not told yet that it may ask.
+    owes_ready: bool,
     /// Of a selection: the keys that the client sees, so that it hears when one enters or leaves.
     seen: BTreeSet<Arc<str>>,
     /// Of the bell, when the list had nothing more.
@@ -99,7 +100,7 @@ impl Events {
             desk,
             asking,
             cursor: None,
-            owes_everything: true,
+            owes_ready: true,
             seen: BTreeSet::new(),
             heard: None,
             is_held_back: false,
@@ -123,21 +124,10 @@ impl Events {
             }
             // What is held now is what the client asks for from here on.
             self.cursor = Some(replica.cursor());
-            return Some(Event::Ready.frame());
+            return Some(self.everything().unwrap_or_else(|| self.ready()));
         };
-        if std::mem::take(&mut self.owes_everything) {
-            let keys = self.keys();
-            let is_all = self.asking.selection.is_all();
-            let event = (!keys.is_empty()).then(|| {
-                let flags: Vec<_> = keys.iter().map(|key| (&**key, Became::Updated)).collect();
-                Event::Change(&flags).frame()
-            });
-            if !is_all {
-                self.seen = keys.into_iter().collect();
-            }
-            if event.is_some() {
-                return event;
-            }
+        if self.owes_ready {
+            return Some(self.ready());
         }
         let rung = Some(self.desk.bell.rung());
         if self.heard == rung && !self.is_held_back {
@@ -161,6 +151,22 @@ impl Events {
         self.next_change = Instant::now() + PACE;
         let flags: Vec<_> = news.flags.iter().map(|(key, became)| (&**key, *became)).collect();
         Some(Event::Change(&flags).frame())
+    }
+
+    /// A change of every flag, if there is one.
+    fn everything(&mut self) -> Option<Bytes> {
+        let keys = self.keys();
+        let flags: Vec<_> = keys.iter().map(|key| (&**key, Became::Updated)).collect();
+        let event = (!flags.is_empty()).then(|| Event::Change(&flags).frame());
+        if !self.asking.selection.is_all() {
+            self.seen = keys.into_iter().collect();
+        }
+        event
+    }
+
+    fn ready(&mut self) -> Bytes {
+        self.owes_ready = false;
+        Event::Ready.frame()
     }
 
     /// Of every flag that is selected now.

@@ -187,7 +187,7 @@ fn announced(query: &str) -> Option<String> {
 fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Refusal> {
     let failed = |code: ErrorCode, details: &str| Box::new(json_answer(status_of(code), &error(code, details)));
     let asked = Asked::read(body).map_err(|wrong| failed(ErrorCode::ParseError, &wrong))?;
-    let context = asked.context().and_then(|context| desk.pod.contexts.enrich(context, &asking));
+    let context = asked.context().and_then(|context| desk.pod.contexts.enrich(context, asking));
     let context = context.map_err(|refused: Refused| failed(ErrorCode::InvalidContext, &refused.to_string()))?;
     let scope = asking.scope(desk);
     let begin = || br#"{"flags":["#.to_vec();

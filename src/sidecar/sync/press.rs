@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::flag::Obstacle;
+use crate::flag::{Obstacle, overridden};
 use crate::lifecycle::Shutdown;
 use crate::replica::{ChangeKind, Changes, Cursor, Replica, Sheets};
 use crate::sidecar::grpc::{draining, not_ready};
@@ -108,6 +108,7 @@ impl Press {
     pub(super) fn left_out(&self) -> Option<String> {
         let keys = self.left_out.load();
         let (named, more) = keys.split_at(keys.len().min(NAMED));
+        let named: Vec<&str> = named.iter().map(|held_as| overridden::key(held_as)).collect();
         let named = named.join(",");
         match (named.is_empty(), more.len()) {
             (true, _) => None,
@@ -260,7 +261,11 @@ impl Press {
             keys.push(Arc::clone(&sheet.key));
             let said = plates.logged.insert(Arc::clone(&sheet.key), (sheet.definition.clone(), *obstacle));
             if said.is_none_or(|(definition, before)| definition != sheet.definition || before != *obstacle) {
-                tracing::warn!(flag = &*sheet.key, because = obstacle.in_words(), "a flag is left out of what in-process clients are sent");
+                tracing::warn!(
+                    flag = overridden::key(&sheet.key),
+                    because = obstacle.in_words(),
+                    "a flag is left out of what in-process clients are sent"
+                );
             }
         }
         plates.logged.retain(|key, _| plates.fragments.contains_key(key));
@@ -304,8 +309,15 @@ impl Plates {
     }
 
     fn selected(&self, selection: &Selection, environment: &str) -> Vec<&str> {
-        let taken = self.fragments.values().filter(|fragment| selection.takes(&fragment.definition, environment));
-        taken.filter_map(|fragment| fragment.json.as_deref().ok()).collect()
+        let is_taken = |held_as: &str, fragment: &Fragment| match selection.is_all() {
+            // Of a key that several sets have, whoever selects nothing gets the one that is held under it.
+            true => !overridden::is_place(held_as),
+            false => selection.takes(&fragment.definition, environment),
+        };
+        let taken = self.fragments.iter().filter(|(held_as, fragment)| is_taken(held_as, fragment));
+        // What is held under its own key comes last and stays.
+        let by_key: BTreeMap<&str, &Fragment> = taken.map(|(held_as, fragment)| (overridden::key(held_as), fragment)).collect();
+        by_key.into_values().filter_map(|fragment| fragment.json.as_deref().ok()).collect()
     }
 }
 
