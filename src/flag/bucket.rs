@@ -6,7 +6,8 @@
 //! a new number for somebody is another prompt, price or checkout for them.
 //!
 //! By `murmur3` it is the place among weights of 1,000,000 that flagd's `fractional` gives: for the targeting key without a salt what
-//! `fractional` hashes without a unit, and else the unit `{"cat": [salt, key]}`.
+//! `fractional` hashes without a unit, and else the unit `/salt/key/`, a text. The strokes keep salt and key apart, and white space at their ends in:
+//! flagd's daemon trims what `cat` puts together.
 
 use std::fmt;
 
@@ -80,7 +81,7 @@ impl Dealing {
 impl Murmur {
     fn bucket(&self, key: &str) -> u32 {
         let Self { version, salt, is_implicit } = self;
-        let hash = if *is_implicit { hash_of_keys(*version, salt, key) } else { hash_of_joined(*version, salt, key) };
+        let hash = if *is_implicit { hash_of_keys(*version, salt, key) } else { hash_of_joined(*version, &["/", salt, "/", key, "/"]) };
         ((u64::from(hash) * u64::from(BUCKETS)) >> 32) as u32
     }
 }

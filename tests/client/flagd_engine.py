@@ -30,7 +30,7 @@ from stand import Dev
 YARDARM = sys.argv[1]
 SEED = 20261126
 FLAGS = 120
-CONTEXTS = 40
+CONTEXTS = 25
 # Reached only when a test fails.
 WAIT_S = 10
 

@@ -217,7 +217,7 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
         (&format!("{rule}/0"), json!({ "name": "nothing" })),
         (&format!("{rule}/0"), json!({ "serve": "a", "split": { "weights": { "a": 1 } } })),
         (&format!("{rule}/1/split"), json!({})),
-        (&format!("{rule}/1/split/hash"), json!("murmur3")),
+        (&format!("{rule}/1/split/hash"), json!("sha1")),
         (&format!("{rule}/1/split/weights/a"), json!(-1)),
         (&format!("{rule}/1/split/weights/a"), json!("12.34567%")),
         (&format!("{rule}/1/split/weights/a"), json!("half")),

@@ -6,6 +6,7 @@
 //! - Texts that look like dates or spans of time: this engine compares them as such, also by `===`.
 //! - `merge` of nulls, which this engine drops.
 //! - `substr` from beyond the text: all of it to the daemon, nothing to this engine.
+//! - White space at the ends of what `cat` puts together, which the daemon drops and this engine keeps.
 //! - Numbers as text by `cat`, where the last digits of a fraction may differ.
 
 use flagd_evaluation_engine::Operator as Engine;
@@ -23,7 +24,7 @@ fn op(name: &str, operands: impl IntoIterator<Item = Json>) -> Json {
 }
 
 fn texts() -> impl Strategy<Value = String> {
-    prop_oneof![select(vec!["x", "y", "xy", "", "Ünï", "a b", "ana@example.com"]).prop_map(str::to_owned), "[g-zA-ZÄ-Ü]{1,6}"]
+    prop_oneof![select(vec!["x", "y", "xy", "", "Ünï", "a_b", "ana@example.com"]).prop_map(str::to_owned), "[g-zA-ZÄ-Ü]{1,6}"]
 }
 
 fn version() -> impl Strategy<Value = String> {

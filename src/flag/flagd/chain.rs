@@ -160,7 +160,7 @@ impl<'t> Translator<'t> {
         match is_implicit {
             true if flag.key() != self.key => return Err(Obstacle::Prerequisite),
             true => {}
-            false => operands.push(operator("cat", [Json::from(&**salt), value.clone()])),
+            false => operands.push(operator("cat", [format!("/{salt}/").into(), value.clone(), "/".into()])),
         }
         let mut start = 0;
         for range in &split.ranges {

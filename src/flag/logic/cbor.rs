@@ -28,11 +28,10 @@ pub(super) fn text(text: &str, out: &mut Bytes) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Two texts as one.
-pub(super) fn joined(one: &str, other: &str, out: &mut Bytes) {
-    head(TEXT, (one.len() + other.len()) as u64, out);
-    out.extend_from_slice(one.as_bytes());
-    out.extend_from_slice(other.as_bytes());
+/// Several texts as one.
+pub(super) fn joined(parts: &[&str], out: &mut Bytes) {
+    head(TEXT, parts.iter().map(|part| part.len() as u64).sum(), out);
+    parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
 }
 
 pub(super) fn value(of: &Value<'_>, out: &mut Bytes) {

@@ -116,7 +116,10 @@ impl<'r> Run<'r> {
 pub(in super::super) fn hash_of_keys(version: FractionalVersion, flag_key: &str, targeting_key: &str) -> u32 {
     let mut bytes = Bytes::new();
     match version {
-        FractionalVersion::V2 => plain(flag_key, targeting_key, &mut bytes),
+        FractionalVersion::V2 => {
+            bytes.extend_from_slice(flag_key.as_bytes());
+            bytes.extend_from_slice(targeting_key.as_bytes());
+        }
         FractionalVersion::V3 => {
             cbor::list_of(2, &mut bytes);
             cbor::text(flag_key, &mut bytes);
@@ -126,19 +129,14 @@ pub(in super::super) fn hash_of_keys(version: FractionalVersion, flag_key: &str,
     murmur3_32(&bytes)
 }
 
-/// The hash of two texts that are one unit.
-pub(in super::super) fn hash_of_joined(version: FractionalVersion, one: &str, other: &str) -> u32 {
+/// The hash of a text that is put together.
+pub(in super::super) fn hash_of_joined(version: FractionalVersion, parts: &[&str]) -> u32 {
     let mut bytes = Bytes::new();
     match version {
-        FractionalVersion::V2 => plain(one, other, &mut bytes),
-        FractionalVersion::V3 => cbor::joined(one, other, &mut bytes),
+        FractionalVersion::V2 => parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes())),
+        FractionalVersion::V3 => cbor::joined(parts, &mut bytes),
     }
     murmur3_32(&bytes)
-}
-
-fn plain(one: &str, other: &str, out: &mut Bytes) {
-    out.extend_from_slice(one.as_bytes());
-    out.extend_from_slice(other.as_bytes());
 }
 
 /// Null without a hash, and of weights that add up to nothing or to too much.
