@@ -251,6 +251,8 @@ impl Protocol {
         let shutdown = router.desk.pod.shutdown.clone();
         let mut connection = std::pin::pin!(self.http1.serve_connection(TokioIo::new(io), router));
         tokio::select! {
+            // First: hyper closes a connection of which it has read nothing yet, and its request has already come.
+            biased;
             // How it ended is the peer's affair.
             _ = connection.as_mut() => return,
             () = shutdown.requested() => {}

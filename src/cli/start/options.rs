@@ -66,6 +66,10 @@ pub struct Args {
     #[arg(short = 'C', long, env = "FLAGD_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(super) cors_origin: Vec<String>,
 
+    /// flagd's switch for the events of OFREP, which are always served here
+    #[arg(long, env = "FLAGD_OFREP_SSE_ENABLED", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) ofrep_sse_enabled: Option<bool>,
+
     /// End streams after this time, as 10m; 0s never does [default: 0s]
     #[arg(long, env = "FLAGD_STREAM_DEADLINE", value_name = "DURATION")]
     pub(super) stream_deadline: Option<String>,
@@ -155,8 +159,6 @@ pub struct Refused {
     pub(super) otel_ca_path: Option<String>,
     #[arg(short = 'I', long, env = "FLAGD_OTEL_RELOAD_INTERVAL", value_name = "DURATION", hide = true)]
     pub(super) otel_reload_interval: Option<String>,
-    #[arg(long, env = "FLAGD_OFREP_SSE_ENABLED", value_name = "BOOL", hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub(super) ofrep_sse_enabled: Option<bool>,
     #[arg(long, env = "FLAGD_OFREP_SSE_INACTIVITY_DELAY", value_name = "SECONDS", hide = true)]
     pub(super) ofrep_sse_inactivity_delay: Option<u64>,
     #[arg(long, env = "FLAGD_OFREP_SSE_PUBLIC_URL", value_name = "URL", hide = true)]

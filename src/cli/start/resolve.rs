@@ -94,6 +94,8 @@ impl Settings {
         if file.boolean(args.debug, "debug")?.unwrap_or(false) {
             ignored.push("--debug has no effect: nothing is logged beyond `info`".to_owned());
         }
+        // Served whatever it says: a client that does not want events does not ask for them.
+        file.boolean(args.ofrep_sse_enabled, "ofrep-sse-enabled")?;
         for (given, name) in [
             (args.keep_alive_min_time.is_some(), "keep-alive-min-time"),
             (args.keep_alive_permit_without_stream.is_some(), "keep-alive-permit-without-stream"),
@@ -171,7 +173,6 @@ fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
         otel_key_path,
         otel_ca_path,
         otel_reload_interval,
-        ofrep_sse_enabled,
         ofrep_sse_inactivity_delay,
         ofrep_sse_public_url,
         sync_http_port,
@@ -182,7 +183,7 @@ fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
     const TLS: &str =
         "TLS is not built in; let a proxy in the pod (Envoy, the mesh's) speak it and listen on 127.0.0.1 with --bind-address";
     const COLLECTOR: &str = "the collector is spoken to in clear; let a collector in the pod speak TLS";
-    const SSE: &str = "OFREP tells no changes; its clients poll with the ETag that they are given";
+    const SSE: &str = "OFREP says that its events are where the client asks, and that a page may give them up after 120 s";
     const OLD: &str = "flagd has dropped it too; use --sources";
     let text = |number: Option<u64>| number.map(|number| number.to_string());
     for (name, given, harmless, instead) in [
@@ -193,7 +194,6 @@ fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
         ("otel-key-path", otel_key_path, "", COLLECTOR),
         ("otel-ca-path", otel_ca_path, "", COLLECTOR),
         ("otel-reload-interval", otel_reload_interval, "", COLLECTOR),
-        ("ofrep-sse-enabled", ofrep_sse_enabled.map(|is_enabled| is_enabled.to_string()), "false", SSE),
         ("ofrep-sse-inactivity-delay", text(ofrep_sse_inactivity_delay), "", SSE),
         ("ofrep-sse-public-url", ofrep_sse_public_url, "", SSE),
         (

@@ -4,8 +4,8 @@
 //! there are clients that lose events when many come at once. A kill does not wait.
 //!
 //! A stream begins with one event that names every flag, which flagd has not: clients keep values from one stream to the next (Python's over a
-//! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them. It comes before the one that
-//! says that the client may ask, so that an application which has just begun does not hear of a change that was none.
+//! break of ten seconds, and it makes one every ten minutes), and a kill between the two would never reach them. It comes after
+//! the one that says that the client may ask: Go's provider gives up when that is not the first that it hears.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -71,10 +71,10 @@ fn place(desk: &Desk) -> Result<Place, Status> {
 struct Events {
     desk: Arc<Desk>,
     asking: Asking,
-    /// `None`: there was no state yet, and the client was told nothing.
+    /// `None`: there was no state yet, and the client was not told that it may ask.
     cursor: Option<Cursor>,
-    /// The client was not told yet that it may ask.
-    owes_ready: bool,
+    /// The client was not told yet that what it kept from an earlier stream may be old.
+    owes_everything: bool,
     /// Of a selection: the keys that the client sees, so that it hears when one enters or leaves.
     seen: BTreeSet<Arc<str>>,
     /// Of the bell, when the list had nothing more.
@@ -100,7 +100,7 @@ impl Events {
             desk,
             asking,
             cursor: None,
-            owes_ready: true,
+            owes_everything: true,
             seen: BTreeSet::new(),
             heard: None,
             is_held_back: false,
@@ -124,10 +124,12 @@ impl Events {
             }
             // What is held now is what the client asks for from here on.
             self.cursor = Some(replica.cursor());
-            return Some(self.everything().unwrap_or_else(|| self.ready()));
+            return Some(Event::Ready.frame());
         };
-        if self.owes_ready {
-            return Some(self.ready());
+        if std::mem::take(&mut self.owes_everything)
+            && let Some(event) = self.everything()
+        {
+            return Some(event);
         }
         let rung = Some(self.desk.bell.rung());
         if self.heard == rung && !self.is_held_back {
@@ -162,11 +164,6 @@ impl Events {
             self.seen = keys.into_iter().collect();
         }
         event
-    }
-
-    fn ready(&mut self) -> Bytes {
-        self.owes_ready = false;
-        Event::Ready.frame()
     }
 
     /// Of every flag that is selected now.
