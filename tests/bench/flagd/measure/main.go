@@ -18,9 +18,13 @@ import (
 var depths = []int{64, 1}
 
 // Files whose changes are timed.
-var sizes = []int{100, 10_000}
+var sizes = []int{100, 1000}
 
-const streams = 1000
+const (
+	// What the process holds whose memory is read.
+	heldFlags = 10_000
+	streams   = 1000
+)
 
 type options struct {
 	flagd, yardarm, only string
@@ -38,7 +42,7 @@ func main() {
 	flag.IntVar(&o.core, "core", 0, "CPU of the servers; this program must run on another")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of requests")
 	flag.Float64Var(&o.seconds, "seconds", 1, "how long one load lasts")
-	flag.IntVar(&o.changes, "changes", 100, "changes of a file to time")
+	flag.IntVar(&o.changes, "changes", 50, "changes of a file to time")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 when a bar is missed")
 	flag.BoolVar(&o.json, "json", false, "print one JSON object")
 	flag.Parse()
@@ -75,7 +79,7 @@ func run(o options) (bool, error) {
 		Versions []string     `json:"versions"`
 		Requests []comparison `json:"requests,omitempty"`
 		Events   []comparison `json:"events,omitempty"`
-		Memory   []held       `json:"memory,omitempty"`
+		Memory   []footprint  `json:"memory,omitempty"`
 	}{}
 	for _, c := range contenders {
 		version, err := version(c)
@@ -84,7 +88,6 @@ func run(o options) (bool, error) {
 		}
 		report.Versions = append(report.Versions, version)
 	}
-	var footprints []footprint
 	for _, part := range parts {
 		switch part {
 		case "requests":
@@ -92,10 +95,7 @@ func run(o options) (bool, error) {
 		case "events":
 			report.Events, err = events(o, contenders, dir)
 		case "memory":
-			footprints, err = memory(o, contenders, dir)
-			for at, f := range footprints {
-				report.Memory = append(report.Memory, held{contenders[at].name, f.flags, f.streams, f.changed, microseconds(f.last) / 1e3})
-			}
+			report.Memory, err = memory(o, contenders, dir)
 		}
 		if err != nil {
 			return false, err
@@ -113,21 +113,12 @@ func run(o options) (bool, error) {
 		if report.Events != nil {
 			printEvents(os.Stdout, report.Events, o.changes)
 		}
-		if footprints != nil {
-			printMemory(os.Stdout, footprints, sizes[1], streams)
+		if report.Memory != nil {
+			printMemory(os.Stdout, report.Memory, heldFlags, streams)
 		}
 	}
 	missed := func(c comparison) bool { return !c.Pass }
 	return !slices.ContainsFunc(report.Requests, missed) && !slices.ContainsFunc(report.Events, missed), nil
-}
-
-// held is a footprint for programs, in bytes and milliseconds.
-type held struct {
-	Name    string  `json:"name"`
-	Flags   float64 `json:"flags"`
-	Streams float64 `json:"streams"`
-	Changed float64 `json:"changed"`
-	Last    float64 `json:"last_ms"`
 }
 
 // version is what a binary says of itself, on one line.
@@ -226,7 +217,7 @@ func events(o options, contenders []contender, dir string) ([]comparison, error)
 
 // memory starts one after the other, alone and afresh.
 func memory(o options, contenders []contender, dir string) ([]footprint, error) {
-	file, err := flagFile(sizes[1], true)
+	file, err := flagFile(heldFlags, true)
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +227,7 @@ func memory(o options, contenders []contender, dir string) ([]footprint, error) 
 		if err != nil {
 			return nil, err
 		}
-		held, err := occupied(s, sizes[1], streams)
+		held, err := occupied(s, heldFlags, streams)
 		s.stop()
 		if err != nil {
 			return nil, err

@@ -2,33 +2,40 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 )
 
-// How long a process is left alone before its memory is read.
-const settled = 3 * time.Second
+const (
+	// How long a process is left alone before its memory is read.
+	settled = 3 * time.Second
+	// How long a change may take until it came to all streams.
+	delivery = 5 * time.Minute
+	// A server that comes to hold more than this while a change is delivered is ended, for the sake of the machine.
+	ceiling = 6e9
+)
 
 // A footprint is what one process holds, in bytes, at three times.
 type footprint struct {
-	// With its flags; with the streams that are open; after one change came to all of them.
-	flags, streams, changed float64
-	// How long that change took to the last of them.
-	last time.Duration
+	Name string `json:"name"`
+	// With its flags, and with the streams that are open.
+	Flags   float64 `json:"flags_bytes"`
+	Streams float64 `json:"streams_bytes"`
+	// After one change came to all of them, and how long that took to the last; nothing when it was ended at the ceiling.
+	Changed float64 `json:"changed_bytes,omitempty"`
+	Last    float64 `json:"last_us,omitempty"`
 }
 
 // occupied measures a server with so many flags that has just been started.
 func occupied(s *server, flags, streams int) (footprint, error) {
-	var held footprint
+	held := footprint{Name: s.name}
 	read := func(into *float64) error {
 		time.Sleep(settled)
 		resident, err := s.resident()
 		*into = resident
 		return err
 	}
-	if on, err := s.first(); err != nil || !on {
-		return held, fmt.Errorf("%s answers %v of its first flag: %w", s.name, on, err)
-	}
-	if err := read(&held.flags); err != nil {
+	if err := read(&held.Flags); err != nil {
 		return held, err
 	}
 	var subscribers []*subscriber
@@ -40,9 +47,10 @@ func occupied(s *server, flags, streams int) (footprint, error) {
 		defer to.connection.Close()
 		subscribers = append(subscribers, to)
 	}
-	if err := read(&held.streams); err != nil {
+	if err := read(&held.Streams); err != nil {
 		return held, err
 	}
+	fmt.Fprintf(os.Stderr, "memory: %s has %d streams\n", s.name, streams)
 	file, err := flagFile(flags, false)
 	if err != nil {
 		return held, err
@@ -51,15 +59,43 @@ func occupied(s *server, flags, streams int) (footprint, error) {
 	if err != nil {
 		return held, err
 	}
+	type arrival struct {
+		last time.Duration
+		err  error
+	}
+	arrived := make(chan arrival, 1)
+	go func() {
+		last, err := s.everyone(subscribers, replaced)
+		arrived <- arrival{last, err}
+	}()
+	for {
+		select {
+		case all := <-arrived:
+			if all.err != nil {
+				return held, all.err
+			}
+			held.Last = microseconds(all.last)
+			return held, read(&held.Changed)
+		case <-time.After(50 * time.Millisecond):
+			if resident, err := s.resident(); err != nil || resident > ceiling {
+				return held, err
+			}
+		}
+	}
+}
+
+// everyone waits until all have the change of that time, and says how long the last one took.
+func (s *server) everyone(subscribers []*subscriber, replaced time.Time) (time.Duration, error) {
+	var last time.Duration
 	for number, to := range subscribers {
-		at, came, err := to.next()
+		at, came, err := to.next(time.Until(replaced.Add(delivery)))
 		if err != nil {
-			return held, err
+			return 0, err
 		}
 		if !came {
-			return held, fmt.Errorf("%s: stream %d of %d got no event within %s", s.name, number, streams, patience)
+			return 0, fmt.Errorf("%s: stream %d of %d got no event within %s", s.name, number, len(subscribers), delivery)
 		}
-		held.last = max(held.last, at.Sub(replaced))
+		last = max(last, at.Sub(replaced))
 	}
-	return held, read(&held.changed)
+	return last, nil
 }

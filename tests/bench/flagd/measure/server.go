@@ -33,7 +33,7 @@ type server struct {
 	ended      chan struct{}
 }
 
-// start runs it on the core of the servers with the flags in a file of its own, and waits until it is ready.
+// start runs it on the core of the servers with the flags in a file of its own, and waits until it answers.
 func start(c contender, core int, dir string, flags []byte) (*server, error) {
 	dir = filepath.Join(dir, c.name)
 	if err := os.RemoveAll(dir); err != nil {
@@ -77,10 +77,14 @@ func start(c contender, core int, dir string, flags []byte) (*server, error) {
 		answer, err := http.Get("http://127.0.0.1:" + port(1) + "/readyz")
 		if err == nil {
 			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				break
-			}
 			err = fmt.Errorf("/readyz says %s", answer.Status)
+			if answer.StatusCode == http.StatusOK {
+				// flagd is ready before it has its flags.
+				var on bool
+				if on, err = s.first(); on && err == nil {
+					return s, nil
+				}
+			}
 		}
 		select {
 		case <-s.ended:
@@ -93,7 +97,6 @@ func start(c contender, core int, dir string, flags []byte) (*server, error) {
 		said, _ := os.ReadFile(filepath.Join(dir, "log"))
 		return nil, fmt.Errorf("%s was not ready within 60 s, or ended: %w; it said: %s", c.name, err, said)
 	}
-	return s, nil
 }
 
 // connect is a connection of its own, as each application has one.

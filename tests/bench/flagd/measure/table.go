@@ -117,10 +117,21 @@ func printEvents(to io.Writer, all []comparison, changes int) {
 func printMemory(to io.Writer, held []footprint, flags, streams int) {
 	fmt.Fprintf(to, "\n| memory (RSS, MB) | flagd | Yardarm | ratio |\n|---|---|---|---|\n")
 	line := func(what string, pick func(footprint) float64) {
-		fmt.Fprintf(to, "| %s | %.1f | %.1f | %.2f |\n", what, pick(held[0]), pick(held[1]), pick(held[1])/pick(held[0]))
+		flagd, yardarm := pick(held[0]), pick(held[1])
+		if flagd == 0 || yardarm == 0 {
+			text := func(value float64) string {
+				if value == 0 {
+					return fmt.Sprintf("ended at %.0f GB", ceiling/1e9)
+				}
+				return fmt.Sprintf("%.1f", value)
+			}
+			fmt.Fprintf(to, "| %s | %s | %s | |\n", what, text(flagd), text(yardarm))
+			return
+		}
+		fmt.Fprintf(to, "| %s | %.1f | %.1f | %.3f |\n", what, flagd, yardarm, yardarm/flagd)
 	}
-	line(fmt.Sprintf("%d flags", flags), func(f footprint) float64 { return f.flags / 1e6 })
-	line(fmt.Sprintf("and %d EventStreams, a connection each", streams), func(f footprint) float64 { return f.streams / 1e6 })
-	line("and after a change came to all of them", func(f footprint) float64 { return f.changed / 1e6 })
-	line("that change to the last of them (ms)", func(f footprint) float64 { return microseconds(f.last) / 1e3 })
+	line(fmt.Sprintf("%d flags", flags), func(f footprint) float64 { return f.Flags / 1e6 })
+	line(fmt.Sprintf("and %d EventStreams, a connection each", streams), func(f footprint) float64 { return f.Streams / 1e6 })
+	line("and after a change came to all of them", func(f footprint) float64 { return f.Changed / 1e6 })
+	line("that change to the last of them (ms)", func(f footprint) float64 { return f.Last / 1e3 })
 }
