@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -27,17 +26,17 @@ const (
 )
 
 type options struct {
-	flagd, yardarm, only string
-	core, rounds         int
-	changes              int
-	seconds              float64
-	check, json          bool
+	flagd, yardarm, dir, only string
+	core, rounds, changes     int
+	seconds                   float64
+	check, json               bool
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.flagd, "flagd", "", "flagd's binary")
 	flag.StringVar(&o.yardarm, "yardarm", "", "Yardarm's binary")
+	flag.StringVar(&o.dir, "dir", "", "an empty directory for their files and logs")
 	flag.StringVar(&o.only, "only", "requests,events,memory", "parts to measure")
 	flag.IntVar(&o.core, "core", 0, "CPU of the servers; this program must run on another")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of requests")
@@ -66,11 +65,6 @@ func run(o options) (bool, error) {
 			return false, fmt.Errorf("-only has %q; its parts are requests, events and memory", part)
 		}
 	}
-	dir, err := os.MkdirTemp("", "yardarm-flagd-")
-	if err != nil {
-		return false, err
-	}
-	defer os.RemoveAll(dir)
 	contenders := []contender{
 		{name: "flagd", binary: o.flagd, port: 9013},
 		{name: "yardarm", binary: o.yardarm, port: 8013},
@@ -89,13 +83,14 @@ func run(o options) (bool, error) {
 		report.Versions = append(report.Versions, version)
 	}
 	for _, part := range parts {
+		var err error
 		switch part {
 		case "requests":
-			report.Requests, err = requests(o, contenders, dir)
+			report.Requests, err = requests(o, contenders)
 		case "events":
-			report.Events, err = events(o, contenders, dir)
+			report.Events, err = events(o, contenders)
 		case "memory":
-			report.Memory, err = memory(o, contenders, dir)
+			report.Memory, err = memory(o, contenders)
 		}
 		if err != nil {
 			return false, err
@@ -137,7 +132,7 @@ func version(c contender) (string, error) {
 }
 
 // both starts the two with the same flags.
-func both(o options, contenders []contender, dir string, flags int) ([]*server, func(), error) {
+func both(o options, contenders []contender, flags int) ([]*server, func(), error) {
 	file, err := flagFile(flags, true)
 	if err != nil {
 		return nil, nil, err
@@ -149,7 +144,7 @@ func both(o options, contenders []contender, dir string, flags int) ([]*server, 
 		}
 	}
 	for _, c := range contenders {
-		s, err := start(c, o.core, dir, file)
+		s, err := start(c, o.core, o.dir, file)
 		if err != nil {
 			end()
 			return nil, nil, err
@@ -160,8 +155,8 @@ func both(o options, contenders []contender, dir string, flags int) ([]*server, 
 }
 
 // requests asks every row at every depth of both in turn, and that in rounds, about another person in each.
-func requests(o options, contenders []contender, dir string) ([]comparison, error) {
-	servers, end, err := both(o, contenders, dir, bulk)
+func requests(o options, contenders []contender) ([]comparison, error) {
+	servers, end, err := both(o, contenders, bulk)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +174,7 @@ func requests(o options, contenders []contender, dir string) ([]comparison, erro
 				for turn := range servers {
 					// Who goes first changes, so that neither is always the one after the pause.
 					at := (turn + round) % len(servers)
-					pair[at], err = servers[at].load(dir, r, person, sizes[at], inFlight, time.Duration(o.seconds*float64(time.Second)))
+					pair[at], err = servers[at].load(o.dir, r, person, sizes[at], inFlight, time.Duration(o.seconds*float64(time.Second)))
 					if err != nil {
 						return nil, err
 					}
@@ -197,10 +192,10 @@ func requests(o options, contenders []contender, dir string) ([]comparison, erro
 	return all, nil
 }
 
-func events(o options, contenders []contender, dir string) ([]comparison, error) {
+func events(o options, contenders []contender) ([]comparison, error) {
 	var all []comparison
 	for _, flags := range sizes {
-		servers, end, err := both(o, contenders, dir, flags)
+		servers, end, err := both(o, contenders, flags)
 		if err != nil {
 			return nil, err
 		}
@@ -216,14 +211,14 @@ func events(o options, contenders []contender, dir string) ([]comparison, error)
 }
 
 // memory starts one after the other, alone and afresh.
-func memory(o options, contenders []contender, dir string) ([]footprint, error) {
+func memory(o options, contenders []contender) ([]footprint, error) {
 	file, err := flagFile(heldFlags, true)
 	if err != nil {
 		return nil, err
 	}
 	var all []footprint
 	for _, c := range contenders {
-		s, err := start(c, o.core, filepath.Join(dir, "memory"), file)
+		s, err := start(c, o.core, o.dir, file)
 		if err != nil {
 			return nil, err
 		}
