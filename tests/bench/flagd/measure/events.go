@@ -13,8 +13,8 @@ import (
 const (
 	// How long a change may take to come as an event before it counts as lost.
 	patience = 10 * time.Second
-	// Rest between changes, so that none finds its predecessor still at work.
-	rest = 50 * time.Millisecond
+	// Rest between changes, so that none finds its predecessor still at work; ours keeps 50 ms between two events of a stream.
+	rest = 100 * time.Millisecond
 )
 
 // A subscriber is a provider as it listens: one EventStream on a connection of its own.
@@ -72,6 +72,13 @@ func (to *subscriber) next(patience time.Duration) (time.Time, bool, error) {
 	}
 }
 
+// forget drops events that nobody waited for, which would be taken for the next change.
+func (to *subscriber) forget() {
+	for len(to.changes) > 0 {
+		<-to.changes
+	}
+}
+
 // first asks for the flag that changes.
 func (s *server) first() (bool, error) {
 	r := rows[0]
@@ -107,10 +114,7 @@ func delays(servers []*server, flags, changes int) ([][]time.Duration, []int, er
 	for change := range changes {
 		for at, s := range servers {
 			time.Sleep(rest)
-			// An event that nobody waited for would be taken for the next change.
-			for len(subscribers[at].changes) > 0 {
-				<-subscribers[at].changes
-			}
+			subscribers[at].forget()
 			replaced, err := s.replaceAt(files[change%2])
 			if err != nil {
 				return nil, nil, err

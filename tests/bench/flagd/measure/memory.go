@@ -55,6 +55,9 @@ func occupied(s *server, flags, streams int) (footprint, error) {
 	if err != nil {
 		return held, err
 	}
+	for _, to := range subscribers {
+		to.forget()
+	}
 	replaced, err := s.replaceAt(file)
 	if err != nil {
 		return held, err
@@ -75,7 +78,8 @@ func occupied(s *server, flags, streams int) (footprint, error) {
 				return held, all.err
 			}
 			held.Last = microseconds(all.last)
-			return held, read(&held.Changed)
+			err := read(&held.Changed)
+			return held, err
 		case <-time.After(50 * time.Millisecond):
 			if resident, err := s.resident(); err != nil || resident > ceiling {
 				return held, err
