@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -92,46 +93,63 @@ func verdict(pass bool) string {
 	return "**MISS**"
 }
 
+// printRequests has a line for each row, with all its depths beside one another; flagd's figures stand first.
 func printRequests(to io.Writer, all []comparison) {
-	fmt.Fprintf(to, "| request, in flight | CPU of flagd, Yardarm (us) | ratio | bar | p50; p99 of flagd (us) | p50; p99 of Yardarm (us) | |\n|---|---|---|---|---|---|---|\n")
-	for _, c := range all {
-		fmt.Fprintf(to, "| %s, %d | %.1f, %.1f | %.2f | <= %.1f | %.0f; %.0f | %.0f; %.0f | %s |\n", c.What, c.InFlight,
-			c.Flagd.CPU, c.Yardarm.CPU, c.Ratio, c.Bar, c.Flagd.P50, c.Flagd.P99, c.Yardarm.P50, c.Yardarm.P99, verdict(c.Pass))
+	fmt.Fprint(to, "| request |")
+	for _, inFlight := range depths {
+		fmt.Fprintf(to, " CPU, %d in flight (us) | ratio |", inFlight)
+	}
+	for _, inFlight := range depths {
+		fmt.Fprintf(to, " p50; p99, %d in flight (ms) |", inFlight)
+	}
+	fmt.Fprintf(to, " ratios <= %.1f |\n|%s\n", cpuBar, strings.Repeat("---|", 2+3*len(depths)))
+	for row := range slices.Chunk(all, len(depths)) {
+		pass := true
+		fmt.Fprintf(to, "| %s |", row[0].What)
+		for _, c := range row {
+			fmt.Fprintf(to, " %.1f / %.1f | %.2f |", c.Flagd.CPU, c.Yardarm.CPU, c.Ratio)
+			pass = pass && c.Pass
+		}
+		for _, c := range row {
+			fmt.Fprintf(to, " %.2f; %.2f / %.2f; %.2f |", c.Flagd.P50/1e3, c.Flagd.P99/1e3, c.Yardarm.P50/1e3, c.Yardarm.P99/1e3)
+		}
+		fmt.Fprintf(to, " %s |\n", verdict(pass))
 	}
 }
 
 func printEvents(to io.Writer, all []comparison, changes int) {
-	fmt.Fprintf(to, "\n| %d changes of the file, to `configuration_change` | p50; p99 of flagd (ms) | p50; p99 of Yardarm (ms) | ratio of p50 | bar | |\n|---|---|---|---|---|---|\n", changes)
-	for _, c := range all {
-		milliseconds := func(f figures) string {
-			text := fmt.Sprintf("%.2f; %.2f", f.P50/1e3, f.P99/1e3)
-			if f.Lost > 0 {
-				text += fmt.Sprintf(", %d never came", f.Lost)
-			}
-			return text
+	fmt.Fprintf(to, "\n| a change of a file of | p50; p99 until `configuration_change` (ms) | ratio of p50 | bar | |\n|---|---|---|---|---|\n")
+	milliseconds := func(f figures) string {
+		text := fmt.Sprintf("%.2f; %.2f", f.P50/1e3, f.P99/1e3)
+		if f.Lost > 0 {
+			text += fmt.Sprintf(", %d of %d never came", f.Lost, changes)
 		}
-		fmt.Fprintf(to, "| %d flags | %s | %s | %.3f | <= %.1f | %s |\n", c.Flags, milliseconds(c.Flagd), milliseconds(c.Yardarm), c.Ratio, c.Bar, verdict(c.Pass))
+		return text
+	}
+	for _, c := range all {
+		fmt.Fprintf(to, "| %d flags | %s / %s | %.3f | <= %.1f | %s |\n", c.Flags, milliseconds(c.Flagd), milliseconds(c.Yardarm), c.Ratio, c.Bar, verdict(c.Pass))
 	}
 }
 
 func printMemory(to io.Writer, held []footprint, flags, streams int) {
-	fmt.Fprintf(to, "\n| memory (RSS, MB) | flagd | Yardarm | ratio |\n|---|---|---|---|\n")
+	fmt.Fprintf(to, "\n| one process | flagd / Yardarm | ratio |\n|---|---|---|\n")
 	line := func(what string, pick func(footprint) float64) {
-		flagd, yardarm := pick(held[0]), pick(held[1])
-		if flagd == 0 || yardarm == 0 {
-			text := func(value float64) string {
-				if value == 0 {
-					return fmt.Sprintf("ended at %.0f GB", ceiling/1e9)
-				}
-				return fmt.Sprintf("%.1f", value)
+		var said []string
+		for _, of := range held {
+			text := fmt.Sprintf("%.1f", pick(of))
+			if pick(of) == 0 {
+				text = fmt.Sprintf("ended when it passed %.0f GB", ceiling/1e9)
 			}
-			fmt.Fprintf(to, "| %s | %s | %s | |\n", what, text(flagd), text(yardarm))
-			return
+			said = append(said, text)
 		}
-		fmt.Fprintf(to, "| %s | %.1f | %.1f | %.3f |\n", what, flagd, yardarm, yardarm/flagd)
+		ratio := ""
+		if pick(held[0]) > 0 && pick(held[1]) > 0 {
+			ratio = fmt.Sprintf("%.3f", pick(held[1])/pick(held[0]))
+		}
+		fmt.Fprintf(to, "| %s | %s | %s |\n", what, strings.Join(said, " / "), ratio)
 	}
-	line(fmt.Sprintf("%d flags", flags), func(f footprint) float64 { return f.Flags / 1e6 })
+	line(fmt.Sprintf("%d flags: RSS (MB)", flags), func(f footprint) float64 { return f.Flags / 1e6 })
 	line(fmt.Sprintf("and %d EventStreams, a connection each", streams), func(f footprint) float64 { return f.Streams / 1e6 })
 	line("and after a change came to all of them", func(f footprint) float64 { return f.Changed / 1e6 })
-	line("that change to the last of them (ms)", func(f footprint) float64 { return f.Last / 1e3 })
+	line("that change until the last of them has it (ms)", func(f footprint) float64 { return f.Last / 1e3 })
 }
