@@ -25,6 +25,7 @@ mod flagd;
 mod flagd_testbed;
 mod fleet;
 mod frozen;
+mod hand_over;
 mod hooks;
 mod hostile_replication;
 mod http2;

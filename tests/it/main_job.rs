@@ -26,12 +26,12 @@ fn intent() -> Option<Intent> {
     Some(Intent { actor: "ana".into(), reason: "error rate".into(), expect_revision: None })
 }
 
-async fn apply(control: &Process, document: &str) {
+pub async fn apply(control: &Process, document: &str) {
     let (environment, document) = ("default".into(), document.as_bytes().to_vec());
     control.admin().apply(ApplyRequest { environment, document, dry_run: false, intent: intent() }).await.unwrap();
 }
 
-async fn kill(control: &Process, key: &str) -> u64 {
+pub async fn kill(control: &Process, key: &str) -> u64 {
     let request = KillFlagRequest { environment: "default".into(), key: key.into(), intent: intent() };
     control.admin().kill_flag(request).await.unwrap().into_inner().position.unwrap().revision
 }

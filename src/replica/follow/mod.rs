@@ -238,29 +238,28 @@ impl Local {
 }
 
 impl Awaited {
-    /// Until the directory is free, or is not wanted any more. What the other process wrote last is not read again: the control plane has
-    /// told it here too.
+    /// Until the directory is free. What the other process wrote last is not read again: the control plane has told it here too. Who leaves
+    /// before looks once more: what it holds is to be there for the next one.
     async fn inherit(self, leaving: CancellationToken, to: oneshot::Sender<(Disk, Guard)>) {
-        let opened = async {
-            loop {
-                match Disk::open(&self.dir, &self.version, &self.environment) {
-                    Ok((disk, guard, _)) => return Some((disk, guard)),
-                    Err(disk::Error::Locked { .. }) => tokio::time::sleep(TRY_EVERY).await,
-                    Err(error) => {
-                        tracing::error!(%error, "the data directory cannot be taken over: nothing is kept on disk");
-                        return None;
-                    }
+        loop {
+            let is_last = leaving.is_cancelled();
+            match Disk::open(&self.dir, &self.version, &self.environment) {
+                Ok((disk, guard, _)) => {
+                    tracing::info!(dir = %self.dir.display(), "the data directory was taken over");
+                    // An owner that has ended keeps nothing.
+                    let _ = to.send((disk, guard));
+                    return;
+                }
+                Err(disk::Error::Locked { .. }) if !is_last => {}
+                Err(error) => {
+                    tracing::error!(%error, "the data directory cannot be taken over: nothing is kept on disk");
+                    return;
                 }
             }
-        };
-        tokio::select! {
-            Some(opened) = opened => {
-                tracing::info!(dir = %self.dir.display(), "the data directory was taken over");
-                // An owner that has ended keeps nothing.
-                let _ = to.send(opened);
+            tokio::select! {
+                () = tokio::time::sleep(TRY_EVERY) => {}
+                () = leaving.cancelled() => {}
             }
-            () = leaving.cancelled() => {}
-            else => {}
         }
     }
 }

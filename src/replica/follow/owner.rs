@@ -139,6 +139,9 @@ impl Owner {
                 () = sleep_until(self.survived_at.unwrap_or_else(Instant::now)), if self.survived_at.is_some() => self.survived(),
             }
         }
+        if may_inherit && let Ok((disk, guard)) = inherited.await {
+            self.inherit(disk, guard);
+        }
         self.survived();
         if self.writer.replica().is_usable() {
             let (saved, fresh_us, keep_other) = (self.writer.saved(), self.writer.replica().fresh_us(), self.suspect.is_some());
