@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cucumber/godog"
+	"github.com/open-feature/go-sdk-contrib/tests/flagd/testframework"
+	"github.com/open-feature/go-sdk/openfeature"
+)
+
+const (
+	changed = "CONFIGURATION_CHANGE"
+	// Reached only when a test fails.
+	eventWait = 5 * time.Second
+)
+
+// heard is every event of a scenario that a handler was asked for: a wait of the framework forgets what it passes over.
+type heard struct {
+	lock   sync.Mutex
+	events []testframework.EventRecord
+}
+
+type heardKey struct{}
+
+// initializeOwnSteps defines what the framework leaves undefined, passes unseen, or does too late for a server that is fast.
+func initializeOwnSteps(scenario *godog.ScenarioContext) {
+	scenario.Before(func(ctx context.Context, _ *godog.Scenario) (context.Context, error) {
+		return context.WithValue(ctx, heardKey{}, &heard{}), nil
+	})
+	scenario.Step(`^a (ready|stale|error|change) event handler$`, listen)
+	scenario.Step(`^a change event was fired$`, changeFired)
+	scenario.Step(`^the (\w+) event handler should not have been executed$`, notFired)
+	scenario.Step(`^the resolved details value should be "(\{.*\})"$`, objectIs)
+	scenario.Step(`^the resolved metadata is empty$`, func(ctx context.Context) error { return metadataIs(ctx, nil) })
+	scenario.Step(`^the resolved metadata should contain$`, metadataIs)
+}
+
+// The framework compares no objects.
+func objectIs(ctx context.Context, text string) error {
+	state := testframework.GetStateFromContext(ctx)
+	var expected any
+	if err := json.Unmarshal([]byte(text), &expected); err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(expected, state.LastEvaluation.Value) {
+		return fmt.Errorf("expected the object %v, found %v", expected, state.LastEvaluation.Value)
+	}
+	return nil
+}
+
+// For a change, the framework listens only when it waits, after the flag was modified: what was told by then would be missed.
+func listen(ctx context.Context, kind string) error {
+	events := map[string]openfeature.EventType{
+		"ready":  openfeature.ProviderReady,
+		"stale":  openfeature.ProviderStale,
+		"error":  openfeature.ProviderError,
+		"change": openfeature.ProviderConfigChange,
+	}
+	name := strings.ToUpper(kind)
+	if kind == "change" {
+		name = changed
+	}
+	state, heard := testframework.GetStateFromContext(ctx), ctx.Value(heardKey{}).(*heard)
+	handler := func(details openfeature.EventDetails) {
+		event := testframework.EventRecord{Type: name, Timestamp: time.Now(), Details: details}
+		heard.lock.Lock()
+		defer heard.lock.Unlock()
+		heard.events = append(heard.events, event)
+		state.EventChannel <- event
+	}
+	state.Client.AddHandler(events[kind], &handler)
+	return nil
+}
+
+func notFired(ctx context.Context, kind string) error {
+	heard := ctx.Value(heardKey{}).(*heard)
+	heard.lock.Lock()
+	defer heard.lock.Unlock()
+	for _, event := range heard.events {
+		if event.Type == strings.ToUpper(kind) {
+			return fmt.Errorf("expected no %s event, found %q", kind, event.Details.Message)
+		}
+	}
+	return nil
+}
+
+func changeFired(ctx context.Context) error {
+	state := testframework.GetStateFromContext(ctx)
+	end := time.After(eventWait)
+	for {
+		select {
+		case event := <-state.EventChannel:
+			state.LastEvent = &event
+			if event.Type == changed {
+				return nil
+			}
+		case <-end:
+			return fmt.Errorf("expected a change event within %s, found none", eventWait)
+		}
+	}
+}
+
+// The framework has no metadata in what it keeps of an evaluation, so the flag is evaluated once more.
+func metadataIs(ctx context.Context, table *godog.Table) error {
+	state := testframework.GetStateFromContext(ctx)
+	details, err := state.Client.BooleanValueDetails(ctx, state.FlagKey, state.DefaultValue.(bool), openfeature.EvaluationContext{})
+	if err != nil {
+		return err
+	}
+	if table == nil {
+		if len(details.FlagMetadata) > 0 {
+			return fmt.Errorf("expected no metadata, found %v", details.FlagMetadata)
+		}
+		return nil
+	}
+	for _, row := range table.Rows[1:] {
+		key, kind, text := row.Cells[0].Value, row.Cells[1].Value, row.Cells[2].Value
+		// A number is one type in JSON.
+		if kind == "Integer" {
+			kind = "Float"
+		}
+		expected, err := testframework.DefaultConverter.ConvertForSteps(text, kind)
+		if err != nil {
+			return err
+		}
+		if found := details.FlagMetadata[key]; !reflect.DeepEqual(expected, found) {
+			return fmt.Errorf("expected %s to be %v in the metadata, found %v of %v", key, expected, found, details.FlagMetadata)
+		}
+	}
+	return nil
+}

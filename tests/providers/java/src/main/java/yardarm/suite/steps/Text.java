@@ -1,0 +1,29 @@
+package yardarm.suite.steps;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import dev.openfeature.contrib.providers.flagd.Config;
+import dev.openfeature.sdk.Value;
+import java.util.Locale;
+
+/** The text of a scenario as a value of the type that it names. */
+final class Text {
+    private Text() {}
+
+    static Object as(String type, String text) throws JsonProcessingException {
+        if (text.equals("null")) {
+            return null;
+        }
+        return switch (type) {
+            case "String" -> text;
+            case "Boolean" -> Boolean.parseBoolean(text.toLowerCase(Locale.ROOT));
+            case "Integer" -> Integer.parseInt(text);
+            case "Long" -> Long.parseLong(text);
+            case "Float" -> Double.parseDouble(text);
+            case "Object" -> Value.objectToValue(new ObjectMapper().readValue(text, Object.class));
+            case "CacheType" -> text.toLowerCase(Locale.ROOT);
+            case "ResolverType" -> Config.Resolver.valueOf(text.toUpperCase(Locale.ROOT).replace('-', '_'));
+            default -> throw new IllegalArgumentException("no such type in this suite: " + type);
+        };
+    }
+}
