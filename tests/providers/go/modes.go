@@ -11,14 +11,16 @@ import (
 
 // ports are where the launchpad has what flagd's testbed has in containers.
 type ports struct {
-	RPC        int    `json:"rpc"`
-	Sync       int    `json:"sync"`
-	Management int    `json:"management"`
-	Launchpad  int    `json:"launchpad"`
-	Envoy      int    `json:"envoy"`
-	Forbidden  int    `json:"forbidden"`
-	Socket     string `json:"socket"`
-	SyncSocket string `json:"sync_socket"`
+	RPC              int    `json:"rpc"`
+	Sync             int    `json:"sync"`
+	Management       int    `json:"management"`
+	Launchpad        int    `json:"launchpad"`
+	Forbidden        int    `json:"forbidden"`
+	RPCTarget        int    `json:"rpc_target"`
+	SyncTarget       int    `json:"sync_target"`
+	EvaluationSocket string `json:"evaluation_socket"`
+	SyncSocket       string `json:"sync_socket"`
+	Authority        string `json:"authority"`
 }
 
 type mode struct {
@@ -32,19 +34,49 @@ type mode struct {
 // skip names a scenario by its name and by words that its steps have.
 type skip struct{ scenario, words, reason string }
 
-const olderDefaults = "provider 0.6.0 has the defaults of before testbed 3.10 in its own code; the server is not asked"
+const (
+	graceSeconds = 3
+	// The default is half a second, and little for a machine that does other things at the same time.
+	deadlineMs = 2000
+	// What the provider sleeps after a stream has failed. Its default is twelve seconds.
+	backoffMaxMs = 1000
+)
 
-// In RPC mode the server deals; a provider in process has the arithmetic of its evaluator, and flagd/core 0.16 has the second.
+const (
+	olderDefaults = "the provider has the defaults of before testbed 3.10 in its own code; the server is not asked"
+	noStale       = "in RPC mode the provider goes from ready to error: it has no stale"
+	noEnrichment  = "in process the provider takes no context from the server"
+)
+
+// In RPC mode the server deals; a provider in process has the arithmetic of its evaluator, and that of flagd/core 0.16 is the second.
 var modes = map[string]mode{
 	"rpc": {
 		name:     "rpc",
 		resolver: testframework.RPC,
 		tags:     []string{"@rpc", "~@deprecated", "~@fractional-v1", "~@fractional-v" + other(fractional())},
+		skips: []skip{
+			{"Default Config", "retryBackoffMaxMs", olderDefaults},
+			{"Default Config", "retryGracePeriod", olderDefaults},
+			{"Provider forbidden", "fatalStatusCodes", "in RPC mode the provider takes no status for fatal"},
+			{"Use enriched context on connection error for RPC", "stale", noStale},
+			{"Provider events chain ready -> stale -> error -> ready", "stale", noStale},
+			{"Provider events chain ready -> stale -> ready", "stale", noStale},
+			{"Stale and Error stage", "stale", noStale},
+		},
 	},
 	"in-process": {
 		name:     "in-process",
 		resolver: testframework.InProcess,
 		tags:     []string{"@in-process", "~@deprecated", "~@fractional-v1", "~@fractional-v3"},
+		skips: []skip{
+			{"Default Config", "retryBackoffMaxMs", olderDefaults},
+			{"Default Config", "retryGracePeriod", olderDefaults},
+			{"Connection", "a socket flagd provider", "in process the provider has no Unix sockets"},
+			{"Use enriched context", "stable", noEnrichment},
+			{"Use enriched context", "syncpayload", noEnrichment},
+			{"Use enriched context on connection error for IN-PROCESS", "stable", noEnrichment},
+			{"Use enriched context on connection error for IN-PROCESS", "syncpayload", noEnrichment},
+		},
 	},
 }
 
@@ -64,20 +96,21 @@ func other(version string) string {
 }
 
 func (m mode) options(state *testframework.TestState, here ports) []flagd.ProviderOption {
-	port, resolver := here.RPC, flagd.WithRPCResolver()
+	port, target, resolver := here.RPC, here.RPCTarget, flagd.WithRPCResolver()
 	if m.resolver == testframework.InProcess {
-		port, resolver = here.Sync, flagd.WithInProcessResolver()
+		port, target, resolver = here.Sync, here.SyncTarget, flagd.WithInProcessResolver()
 	}
-	options := []flagd.ProviderOption{resolver, flagd.WithHost("localhost"), flagd.WithPort(uint16(port))}
+	deadline := func(configuration *flagd.ProviderConfiguration) { configuration.DeadlineMs = deadlineMs }
+	options := []flagd.ProviderOption{resolver, flagd.WithHost("localhost"), flagd.WithPort(uint16(port)), deadline}
 	for i, option := range state.ProviderOptions {
 		switch {
 		case option.Option == "targetUri":
-			state.ProviderOptions[i].Value = strings.ReplaceAll(option.Value, "<port>", strconv.Itoa(here.Envoy))
+			state.ProviderOptions[i].Value = strings.ReplaceAll(option.Value, "<port>", strconv.Itoa(target))
 		case option.Option == "port" && option.Value == "9212":
 			state.ProviderOptions[i].Value = strconv.Itoa(here.Forbidden)
 		}
 	}
 	options = append(options, state.GenerateOpts()...)
-	// The longest that the framework waits for an event after a restart is shorter than what the provider waits by itself.
-	return append(options, flagd.WithRetryBackoffMaxMs(3000))
+	// A connection that is lost for a second is back before the grace ends, and one that is lost for six is not.
+	return append(options, flagd.WithRetryGracePeriod(graceSeconds), flagd.WithRetryBackoffMaxMs(backoffMaxMs))
 }

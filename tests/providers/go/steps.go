@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/cucumber/godog"
+	flagd "github.com/open-feature/go-sdk-contrib/providers/flagd/pkg"
 	"github.com/open-feature/go-sdk-contrib/tests/flagd/testframework"
 	"github.com/open-feature/go-sdk/openfeature"
 )
 
 const (
 	changed = "CONFIGURATION_CHANGE"
-	// Reached only when a test fails.
-	eventWait = 5 * time.Second
+	// Reached only when a scenario fails: connections are lost for 8 s, and this provider comes back after 1, 3, 7 and 15.
+	eventWait = 20 * time.Second
 )
 
 // heard is every event of a scenario that a handler was asked for: a wait of the framework forgets what it passes over.
@@ -28,30 +29,55 @@ type heard struct {
 
 type heardKey struct{}
 
-// initializeOwnSteps defines what the framework leaves undefined, passes unseen, or does too late for a server that is fast.
-func initializeOwnSteps(scenario *godog.ScenarioContext) {
+// steps are what the framework leaves undefined, passes unseen, or does too late for a server that is fast.
+type steps struct {
+	mode      mode
+	here      ports
+	container *testframework.FlagdTestContainer
+}
+
+func (s *steps) initialize(scenario *godog.ScenarioContext) {
 	scenario.Before(func(ctx context.Context, _ *godog.Scenario) (context.Context, error) {
 		return context.WithValue(ctx, heardKey{}, &heard{}), nil
 	})
+	scenario.Step(`^a (ssl|socket|metadata|syncpayload) flagd provider$`, s.provider)
 	scenario.Step(`^a (ready|stale|error|change) event handler$`, listen)
-	scenario.Step(`^a change event was fired$`, changeFired)
+	scenario.Step(`^a (\w+) event was fired$`, fired)
+	scenario.Step(`^the (\w+) event handler should have been executed$`, fired)
 	scenario.Step(`^the (\w+) event handler should not have been executed$`, notFired)
 	scenario.Step(`^the resolved details value should be "(\{.*\})"$`, objectIs)
 	scenario.Step(`^the resolved metadata is empty$`, func(ctx context.Context) error { return metadataIs(ctx, nil) })
 	scenario.Step(`^the resolved metadata should contain$`, metadataIs)
 }
 
-// The framework compares no objects.
-func objectIs(ctx context.Context, text string) error {
-	state := testframework.GetStateFromContext(ctx)
-	var expected any
-	if err := json.Unmarshal([]byte(text), &expected); err != nil {
+// The framework starts these with the default configuration, or looks for a file that only its own container has.
+func (s *steps) provider(ctx context.Context, kind string) error {
+	configuration := kind
+	if kind == "syncpayload" {
+		configuration = "sync-payload"
+	}
+	if err := s.container.StartFlagdWithConfig(configuration); err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(expected, state.LastEvaluation.Value) {
-		return fmt.Errorf("expected the object %v, found %v", expected, state.LastEvaluation.Value)
+	state := testframework.GetStateFromContext(ctx)
+	options := s.mode.options(state, s.here)
+	switch kind {
+	case "ssl":
+		options = append(options, flagd.WithTLS(s.here.Authority))
+	case "socket":
+		socket := s.here.EvaluationSocket
+		if s.mode.resolver == testframework.InProcess {
+			socket = s.here.SyncSocket
+		}
+		options = append(options, flagd.WithSocketPath(socket))
 	}
-	return nil
+	provider, err := flagd.NewProvider(options...)
+	if err != nil {
+		return err
+	}
+	domain := fmt.Sprintf("%s-%d", kind, time.Now().UnixNano())
+	state.Provider, state.Client = provider, openfeature.NewClient(domain)
+	return openfeature.SetNamedProviderAndWait(domain, provider)
 }
 
 // For a change, the framework listens only when it waits, after the flag was modified: what was told by then would be missed.
@@ -62,13 +88,9 @@ func listen(ctx context.Context, kind string) error {
 		"error":  openfeature.ProviderError,
 		"change": openfeature.ProviderConfigChange,
 	}
-	name := strings.ToUpper(kind)
-	if kind == "change" {
-		name = changed
-	}
 	state, heard := testframework.GetStateFromContext(ctx), ctx.Value(heardKey{}).(*heard)
 	handler := func(details openfeature.EventDetails) {
-		event := testframework.EventRecord{Type: name, Timestamp: time.Now(), Details: details}
+		event := testframework.EventRecord{Type: named(kind), Timestamp: time.Now(), Details: details}
 		heard.lock.Lock()
 		defer heard.lock.Unlock()
 		heard.events = append(heard.events, event)
@@ -83,27 +105,35 @@ func notFired(ctx context.Context, kind string) error {
 	heard.lock.Lock()
 	defer heard.lock.Unlock()
 	for _, event := range heard.events {
-		if event.Type == strings.ToUpper(kind) {
+		if event.Type == named(kind) {
 			return fmt.Errorf("expected no %s event, found %q", kind, event.Details.Message)
 		}
 	}
 	return nil
 }
 
-func changeFired(ctx context.Context) error {
+func fired(ctx context.Context, kind string) error {
 	state := testframework.GetStateFromContext(ctx)
 	end := time.After(eventWait)
 	for {
 		select {
 		case event := <-state.EventChannel:
 			state.LastEvent = &event
-			if event.Type == changed {
+			if event.Type == named(kind) {
 				return nil
 			}
 		case <-end:
-			return fmt.Errorf("expected a change event within %s, found none", eventWait)
+			return fmt.Errorf("expected %s within %s, found none", kind, eventWait)
 		}
 	}
+}
+
+// named is what the framework's steps call an event.
+func named(kind string) string {
+	if kind == "change" {
+		return changed
+	}
+	return strings.ToUpper(kind)
 }
 
 // The framework has no metadata in what it keeps of an evaluation, so the flag is evaluated once more.
@@ -132,6 +162,19 @@ func metadataIs(ctx context.Context, table *godog.Table) error {
 		if found := details.FlagMetadata[key]; !reflect.DeepEqual(expected, found) {
 			return fmt.Errorf("expected %s to be %v in the metadata, found %v of %v", key, expected, found, details.FlagMetadata)
 		}
+	}
+	return nil
+}
+
+// The framework compares no objects.
+func objectIs(ctx context.Context, text string) error {
+	state := testframework.GetStateFromContext(ctx)
+	var expected any
+	if err := json.Unmarshal([]byte(text), &expected); err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(expected, state.LastEvaluation.Value) {
+		return fmt.Errorf("expected the object %v, found %v", expected, state.LastEvaluation.Value)
 	}
 	return nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/cucumber/godog"
+	"github.com/open-feature/go-sdk-contrib/tests/flagd/testframework"
 )
 
 // tally counts scenarios, each once. godog itself tells of the last step, and that is none of a failure if an earlier step is undefined.
@@ -50,7 +52,10 @@ func (t *tally) after(ctx context.Context, scenario *godog.Scenario, err error) 
 		t.skipped++
 	case err != nil:
 		t.failed++
-		fmt.Printf("\nFAIL %s (%s)\n%s\n  %v\n", scenario.Name, scenario.Uri, spelled(scenario), err)
+		fmt.Printf("\nFAIL %s (%s)\n%s\n  %v\n", scenario.Name, filepath.Base(scenario.Uri), spelled(scenario), err)
+		if state := testframework.GetStateFromContext(ctx); state != nil && state.LastEvaluation.FlagKey != "" {
+			fmt.Printf("  evaluated: %+v\n", state.LastEvaluation)
+		}
 	default:
 		t.passed++
 	}
