@@ -112,6 +112,6 @@ export async function kills(suite, binary, connect) {
     await dev.end();
     await rm(directory, { recursive: true });
   }
-  console.log(`SUITE ${suite} passed=${counted.passed} failed=${counted.failed} skipped=0`);
+  console.log(`${suite} passed=${counted.passed} failed=${counted.failed} skipped=0`);
   if (counted.failed > 0) process.exitCode = 1;
 }

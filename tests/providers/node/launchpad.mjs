@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { open } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import readline from 'node:readline';
 
@@ -9,13 +10,16 @@ export class Launchpad {
   #process;
   #running;
 
-  static async begin(script, binary, testbed) {
+  /** What it is asked goes to `log`. It ends with its standard input, so also with this process, however that ends. */
+  static async begin(script, binary, testbed, log) {
     const launchpad = new Launchpad();
-    const child = spawn('python3', [script, binary, testbed], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const file = await open(log, 'w');
+    const child = spawn('python3', [script, binary, testbed], { stdio: ['pipe', 'pipe', file.fd] });
+    await file.close();
     launchpad.#process = child;
     const line = await Promise.race([
       once(readline.createInterface({ input: child.stdout }), 'line').then(([text]) => text),
-      once(child, 'exit').then(([code]) => { throw new Error(`the launchpad ended with ${code} before it was ready`); }),
+      once(child, 'exit').then(([code]) => { throw new Error(`the launchpad ended with ${code} before it was ready; its log is ${log}`); }),
     ]);
     launchpad.ports = JSON.parse(line);
     return launchpad;
@@ -23,7 +27,7 @@ export class Launchpad {
 
   async end() {
     if (this.#process.exitCode !== null) return;
-    this.#process.kill('SIGTERM');
+    this.#process.stdin.end();
     await once(this.#process, 'exit');
   }
 

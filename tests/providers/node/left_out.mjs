@@ -1,30 +1,38 @@
-// What is not run and why. A scenario is left out by one of its tags or by its name; everything else of the mode runs.
+// What is not run and why. A rule names a scenario or one of its tags, and rows of it by words of theirs; the rest of the mode runs.
 
 const ALWAYS = [
-  ['@targetURI', 'the provider has no target URI'],
-  ['@providerId', 'the provider sends no id of its own'],
-  ['@deprecated', 'the testbed itself replaced it by @no-default-variant'],
-  ['@fractional-v1', 'nothing that is released at these versions divides as v1'],
+  { of: '@targetURI', why: 'the provider has no target URI' },
+  { of: '@providerId', why: 'the provider sends no id of its own' },
+  { of: '@deprecated', why: 'the testbed itself replaced it by @no-default-variant' },
+  { of: '@fractional-v1', why: 'nothing that is released at these versions divides as v1' },
 ];
+const NO_VALUE = 'the provider takes an answer without a value for an error: the default of the code is served, with reason ERROR';
 const MODES = {
-  rpc: [
-    ['Stale and Error stage', 'the provider empties its cache as soon as the stream breaks, and serves the default of the code while it is stale'],
-  ],
-  'in-process': [['@fractional-v3', 'the evaluator within the provider divides as v2']],
+  rpc: [{ of: 'Stale and Error stage', why: 'the provider empties its cache as soon as the stream breaks: the default of the code is served, not what was kept' }],
+  'in-process': [{ of: '@fractional-v3', why: 'the evaluator within the provider divides as v2' }],
   ofrep: [
-    ['@no-default-variant', 'the provider takes an answer without a value for an error, and serves the default of the code with that reason'],
-    ['@disabled', 'the provider takes an answer without a value for an error, and serves the default of the code with that reason'],
-    ['@grace', 'the provider has no connection that it could lose'],
-    ['@caching', 'the provider has no cache and no events'],
+    { of: '@no-default-variant', why: NO_VALUE },
+    { of: '@disabled', rows: 'disabled-', why: NO_VALUE },
+    { of: '@disabled', rows: 'cross-flagset-flag', why: `the provider has no selector, and ${NO_VALUE}` },
+    { of: '@grace', why: 'the provider has no connection that it could lose' },
+    { of: '@caching', why: 'the provider has no cache and no events' },
   ],
 };
 const SERVER = {
-  2: [['@fractional-v3', 'this server divides as v2']],
-  3: [['@fractional-v2', 'this server divides as v3']],
+  2: [{ of: '@fractional-v3', why: 'this server divides as v2' }],
+  3: [{ of: '@fractional-v2', why: 'this server divides as v3' }],
 };
 
-export function leftOut(pickle, mode, fractional) {
+export function dividesAs(version) {
+  return SERVER[version];
+}
+
+export function firstOf(rules, pickle) {
   const names = [pickle.name, ...pickle.tags.map((tag) => tag.name)];
-  const server = mode === 'in-process' ? [] : SERVER[fractional];
-  return [...ALWAYS, ...MODES[mode], ...server].find(([name]) => names.includes(name));
+  const steps = pickle.steps.map((step) => step.text).join('\n');
+  return rules.find(({ of, rows }) => names.includes(of) && (rows === undefined || steps.includes(rows)));
+}
+
+export function leftOut(pickle, mode, fractional) {
+  return firstOf([...ALWAYS, ...MODES[mode], ...(mode === 'in-process' ? [] : dividesAs(fractional))], pickle);
 }

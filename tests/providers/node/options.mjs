@@ -21,6 +21,10 @@ export async function configuration(options) {
       found ??= this;
       return undefined;
     },
+    // gRPC has a property of that name, which is its own.
+    set(value) {
+      Object.defineProperty(this, ASKED, { value, writable: true, enumerable: true, configurable: true });
+    },
   });
   try {
     await new FlagdProvider(options).onClose();

@@ -1,6 +1,15 @@
+import path from 'node:path';
+
 // A formatter for cucumber: each scenario that failed, each that was left out with its reason, and one line with the numbers.
 
 const ORDER = ['PASSED', 'SKIPPED', 'PENDING', 'UNDEFINED', 'AMBIGUOUS', 'FAILED'];
+
+/** What was expected and found, without where in the steps that was. */
+function wanted(message) {
+  const lines = message.split('\n').filter((line) => line.trim() !== '');
+  const stack = lines.findIndex((line) => line.trimStart().startsWith('at '));
+  return (stack < 0 ? lines : lines.slice(0, stack)).join('\n    ');
+}
 
 class Report {
   constructor(suite, write) {
@@ -49,7 +58,7 @@ class Report {
     } else {
       this.counted.failed += 1;
       const steps = pickle.steps.map(({ text }) => `    ${text}`).join('\n');
-      this.write(`${this.suite}: FAILED ${pickle.uri}: ${pickle.name}\n${steps}\n  at "${run.at}": ${worst} ${run.message ?? ''}\n`);
+      this.write(`${this.suite}: FAILED ${path.basename(pickle.uri)}: ${pickle.name}\n${steps}\n  at "${run.at}": ${worst} ${wanted(run.message ?? '')}\n`);
     }
   }
 
@@ -58,7 +67,7 @@ class Report {
     for (const [why, times] of this.reasons) this.write(`${this.suite}: left out ${times}: ${why}\n`);
     if (!success && failed === 0) this.write(`${this.suite}: cucumber failed outside of a scenario: ${message ?? ''}\n`);
     this.write(`${this.suite}: ${Math.round((Date.now() - this.began) / 1000)} s\n`);
-    this.write(`SUITE ${this.suite} passed=${passed} failed=${failed} skipped=${skipped}\n`);
+    this.write(`${this.suite} passed=${passed} failed=${failed} skipped=${skipped}\n`);
   }
 }
 

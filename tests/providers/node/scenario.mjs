@@ -7,7 +7,7 @@ import { Heard } from './heard.mjs';
 import { Launchpad } from './launchpad.mjs';
 import { reading } from './values.mjs';
 
-const { LAUNCHPAD, BINARY, TESTBED } = process.env;
+const { SUITE, LAUNCHPAD, BINARY, TESTBED } = process.env;
 // Reached only when a scenario fails.
 const EVENT_MS = 20_000;
 const ASK = { Boolean: 'getBooleanDetails', String: 'getStringDetails', Integer: 'getNumberDetails', Float: 'getNumberDetails', Object: 'getObjectDetails' };
@@ -22,7 +22,7 @@ export function suite({ leftOut, events, end }) {
 
   BeforeAll(async () => {
     environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('FLAGD_')));
-    launchpad = await Launchpad.begin(LAUNCHPAD, BINARY, TESTBED);
+    launchpad = await Launchpad.begin(LAUNCHPAD, BINARY, TESTBED, `${SUITE}.launchpad.log`);
   });
 
   AfterAll(() => launchpad?.end());
@@ -30,7 +30,7 @@ export function suite({ leftOut, events, end }) {
   Before(function ({ pickle }) {
     const rule = leftOut(pickle);
     if (rule) {
-      this.log(`${rule[0]}: ${rule[1]}`);
+      this.log(`${rule.of}${rule.rows ? ` (${rule.rows})` : ''}: ${rule.why}`);
       return 'skipped';
     }
     process.env = { ...environment };
@@ -48,7 +48,7 @@ export function suite({ leftOut, events, end }) {
 }
 
 /** Which of a testbed's servers a provider wants. */
-export const CONFIGS = { stable: 'default', socket: 'default', ssl: 'ssl', metadata: 'metadata', syncpayload: 'sync-payload' };
+export const CONFIGS = { stable: 'default', socket: 'socket', ssl: 'ssl', metadata: 'metadata', syncpayload: 'sync-payload' };
 
 Given(/^an option "(.*)" of type "(.*)" with value "(.*)"$/, function (name, type, text) {
   this.options[name] = reading(type, text);

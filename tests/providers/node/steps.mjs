@@ -1,7 +1,6 @@
 // The released providers for Node: flagd's in both modes and OFREP's. MODE is rpc, in-process or ofrep.
 
 import assert from 'node:assert/strict';
-import path from 'node:path';
 import { Given, Then, When, World, setWorldConstructor } from '@cucumber/cucumber';
 import { FlagdProvider } from '@openfeature/flagd-provider';
 import { OFREPProvider } from '@openfeature/ofrep-provider';
@@ -12,7 +11,7 @@ import { configuration, optionName } from './options.mjs';
 import { CONFIGS, launchpad, suite } from './scenario.mjs';
 import { reading } from './values.mjs';
 
-const { MODE, TESTBED, FRACTIONAL } = process.env;
+const { MODE, FRACTIONAL } = process.env;
 const IN_PROCESS = MODE === 'in-process';
 // The grace period is part of what the scenarios expect. A loss of one second must end within it, so the provider tries again after 1.5 s:
 // a try after one second meets a server that is just starting, and gRPC waits another second then.
@@ -35,8 +34,8 @@ suite({
 Given(/^an? (\w+) flagd provider$/, async function (kind) {
   const { ports } = launchpad;
   const options = { ...OPTIONS, port: IN_PROCESS ? ports.sync : ports.rpc, ...this.options };
-  if (kind === 'ssl') Object.assign(options, { tls: true, certPath: path.join(TESTBED, 'ssl/custom-root-cert.crt') });
-  if (kind === 'socket') options.socketPath = IN_PROCESS ? ports.syncSocket : ports.socket;
+  if (kind === 'ssl') Object.assign(options, { tls: true, certPath: ports.authority });
+  if (kind === 'socket') options.socketPath = IN_PROCESS ? ports.sync_socket : ports.evaluation_socket;
   if (kind === 'unavailable') options.port = await deafPort();
   if (kind === 'forbidden') options.port = ports.forbidden;
 
