@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,8 @@ import (
 func main() {
 	tally, err := asked(os.Args[1:])
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "suite:", err)
+		// Standard error is the provider's.
+		fmt.Println("suite:", err)
 		os.Exit(2)
 	}
 	fmt.Printf("SUITE go-%s passed=%d failed=%d skipped=%d\n", os.Args[1], tally.passed, tally.failed, tally.skipped)
@@ -84,6 +86,7 @@ func run(mode mode, testbed string, here ports) (*tally, error) {
 		},
 		Options: &godog.Options{
 			Format:         "progress",
+			Output:         io.Discard,
 			Paths:          []string{filepath.Join(testbed, "gherkin")},
 			Tags:           strings.Join(mode.tags, " && "),
 			Concurrency:    1,

@@ -29,7 +29,7 @@ func (t *tally) before(ctx context.Context, scenario *godog.Scenario) (context.C
 	for _, skip := range t.skips {
 		if scenario.Name == skip.scenario && strings.Contains(words, skip.words) {
 			t.met[skip], t.left = true, true
-			fmt.Printf("\nSKIP %s: %s: %s\n", scenario.Name, skip.words, skip.reason)
+			fmt.Printf("SKIP %s: %s: %s\n", scenario.Name, skip.words, skip.reason)
 			return ctx, godog.ErrSkip
 		}
 	}
@@ -52,7 +52,7 @@ func (t *tally) after(ctx context.Context, scenario *godog.Scenario, err error) 
 		t.skipped++
 	case err != nil:
 		t.failed++
-		fmt.Printf("\nFAIL %s (%s)\n%s\n  %v\n", scenario.Name, filepath.Base(scenario.Uri), spelled(scenario), err)
+		fmt.Printf("FAIL %s (%s)\n%s\n  %v\n", scenario.Name, filepath.Base(scenario.Uri), spelled(scenario), err)
 		if state := testframework.GetStateFromContext(ctx); state != nil && state.LastEvaluation.FlagKey != "" {
 			fmt.Printf("  evaluated: %+v\n", state.LastEvaluation)
 		}

@@ -8,6 +8,7 @@ import io.cucumber.plugin.event.Status;
 import io.cucumber.plugin.event.TestCase;
 import io.cucumber.plugin.event.TestCaseFinished;
 import io.cucumber.plugin.event.TestCaseStarted;
+import java.nio.file.Path;
 import java.util.HashSet;
 import java.util.Set;
 import java.util.stream.Collectors;
@@ -28,8 +29,8 @@ public final class Tally implements EventListener {
     @Override
     public void setEventPublisher(EventPublisher publisher) {
         publisher.registerHandlerFor(TestCaseStarted.class, event -> {
-            String words = words(event.getTestCase());
-            current = Skip.of(Suite.resolver, event.getTestCase().getName(), words);
+            TestCase scenario = event.getTestCase();
+            current = Skip.of(Suite.resolver, scenario.getName() + "\n" + words(scenario));
         });
         publisher.registerHandlerFor(TestCaseFinished.class, event -> finished(event.getTestCase(), event.getResult()));
     }
@@ -46,7 +47,7 @@ public final class Tally implements EventListener {
             System.out.printf(
                     "FAIL %s (%s:%d)%n%s%n  %s %s%n",
                     scenario.getName(),
-                    scenario.getUri(),
+                    Path.of(scenario.getUri()).getFileName(),
                     scenario.getLocation().getLine(),
                     words(scenario),
                     result.getStatus(),
@@ -66,14 +67,14 @@ public final class Tally implements EventListener {
     }
 
     static String line() {
-        return "SUITE passed=" + passed + " failed=" + failed + " skipped=" + skipped;
+        return "passed=" + passed + " failed=" + failed + " skipped=" + skipped;
     }
 
     /** What makes the counts worthless, or null. */
     static String incomplete() {
         for (Skip skip : Skip.all(Suite.resolver)) {
             if (!MET.contains(skip)) {
-                return "no scenario is \"" + skip.scenario() + "\" with \"" + skip.words() + "\", which was to be skipped";
+                return "no scenario has " + skip.words() + ", which was to be skipped";
             }
         }
         return passed + failed == 0 ? "no scenario was run" : null;

@@ -20,6 +20,7 @@ public final class ConfigSteps {
                 .filter(method -> method.getName().equals(name) && method.getParameterCount() == 1)
                 .findFirst()
                 .orElseThrow(() -> new AssertionError("the provider has no option " + option));
+        World.now.named.add(option);
         setter.invoke(World.now.builder, Text.as(type, value));
     }
 

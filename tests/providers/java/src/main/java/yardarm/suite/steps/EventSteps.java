@@ -3,6 +3,7 @@ package yardarm.suite.steps;
 import dev.openfeature.sdk.ProviderEvent;
 import io.cucumber.java.en.Given;
 import io.cucumber.java.en.Then;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
 
@@ -20,9 +21,7 @@ public final class EventSteps {
         World world = World.now;
         world.client.on(EVENTS.get(kind), details -> {
             World.Event event = new World.Event(kind, details);
-            synchronized (world.heard) {
-                world.heard.add(event);
-            }
+            world.heard.add(event);
             world.events.add(event);
         });
     }
@@ -38,7 +37,9 @@ public final class EventSteps {
         long end = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(milliseconds);
         while (true) {
             World.Event event = World.now.events.poll(end - System.nanoTime(), TimeUnit.NANOSECONDS);
-            Check.that(event != null, "expected " + kind + " within " + milliseconds + " ms, found " + World.now.heard);
+            if (event == null) {
+                throw new AssertionError("expected " + kind + " within " + milliseconds + " ms, found " + World.now.all());
+            }
             if (event.kind().equals(kind)) {
                 World.now.last = event;
                 return;
@@ -48,10 +49,8 @@ public final class EventSteps {
 
     @Then("the {word} event handler should not have been executed")
     public void notFired(String kind) {
-        synchronized (World.now.heard) {
-            boolean fired = World.now.heard.stream().anyMatch(event -> event.kind().equals(kind));
-            Check.that(!fired, "expected no " + kind + ", found " + World.now.heard);
-        }
+        List<World.Event> heard = World.now.all();
+        Check.that(heard.stream().noneMatch(event -> event.kind().equals(kind)), "expected no " + kind + ", found " + heard);
     }
 
     @Then("the flag should be part of the event payload")

@@ -15,9 +15,10 @@ import yardarm.suite.Suite;
 public final class ProviderSteps {
     // Nothing listens there.
     private static final int NOBODY = 1;
-    // Half a second is little for a machine that does other things at the same time, and a scenario has seconds for what follows staleness.
-    private static final int DEADLINE_MS = 2000;
-    private static final int GRACE_S = 2;
+    // The default is half a second, and little for a machine that does other things at the same time.
+    private static final int DEADLINE_MS = 5000;
+    // A connection that is lost for a second is back before the grace ends, and one that is lost for six is not.
+    private static final int GRACE_S = 4;
 
     @Given("a {word} flagd provider")
     public void provider(String kind) throws Exception {
@@ -27,17 +28,22 @@ public final class ProviderSteps {
                 .resolverType(Suite.resolver)
                 .host("localhost")
                 .port(launchpad.port(rpc ? "rpc" : "sync"))
-                .deadline(DEADLINE_MS)
                 .retryGracePeriod(GRACE_S);
+        if (!world.named.contains("deadlineMs")) {
+            builder.deadline(DEADLINE_MS);
+        }
         String config = "default";
         switch (kind) {
             case "stable" -> {}
             case "unavailable" -> builder.port(NOBODY);
             case "forbidden" -> builder.port(launchpad.port("forbidden"));
-            case "socket" -> builder.port(NOBODY).socketPath(launchpad.path(rpc ? "socket" : "sync_socket"));
+            case "socket" -> {
+                config = "socket";
+                builder.port(NOBODY).socketPath(launchpad.path(rpc ? "evaluation_socket" : "sync_socket"));
+            }
             case "ssl" -> {
                 config = "ssl";
-                builder.tls(true).certPath(Suite.testbed.resolve("ssl/custom-root-cert.crt").toString());
+                builder.tls(true).certPath(launchpad.path("authority"));
             }
             case "metadata" -> config = "metadata";
             case "syncpayload" -> config = "sync-payload";
@@ -45,7 +51,7 @@ public final class ProviderSteps {
         }
         String target = builder.build().getTargetUri();
         if (target != null) {
-            builder.targetUri(target.replace("<port>", String.valueOf(launchpad.port("envoy"))));
+            builder.targetUri(target.replace("<port>", String.valueOf(launchpad.port(rpc ? "rpc_target" : "sync_target"))));
         }
         launchpad.ask("start?config=" + config);
 

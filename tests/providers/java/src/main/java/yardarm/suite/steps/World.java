@@ -8,11 +8,14 @@ import dev.openfeature.sdk.OpenFeatureAPI;
 import dev.openfeature.sdk.Value;
 import io.cucumber.java.After;
 import io.cucumber.java.Before;
-import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Queue;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.LinkedBlockingQueue;
 import yardarm.suite.Tally;
 
@@ -23,6 +26,7 @@ public final class World {
     static World now;
 
     FlagdOptions.FlagdOptionsBuilder builder = FlagdOptions.builder();
+    final Set<String> named = new HashSet<>();
     FlagdOptions options;
     Exception refused;
     final Map<String, String> environment = new HashMap<>();
@@ -37,8 +41,12 @@ public final class World {
 
     /** What nothing has waited for yet, and all that was heard. */
     final BlockingQueue<Event> events = new LinkedBlockingQueue<>();
-    final List<Event> heard = new ArrayList<>();
+    final Queue<Event> heard = new ConcurrentLinkedQueue<>();
     Event last;
+
+    List<Event> all() {
+        return List.copyOf(heard);
+    }
 
     @Before(order = 0)
     public void begin() {
