@@ -1,9 +1,9 @@
 """The testbed's launchpad without its image: starts, stops, restarts and changes what a binary serves, at the word of a test suite.
 
-    launchpad.py BINARY TESTBED [DIRECTORY]
+    launchpad.py BINARY TESTBED [DIRECTORY] [--without FLAG]
 
 Says one line of JSON when BINARY is ready: the ports of everything, and the directory it runs in (DIRECTORY, which stays, or one that goes
-with the launchpad). It ends with its standard input, and the binary with it. Any HTTP method:
+with the launchpad). FLAG is taken out of the testbed's. It ends with its standard input, and the binary with it. Any HTTP method:
 
     /start?config=NAME   ends what runs and starts it with configs/NAME.json, by default the one it had last; answers when it is ready
     /stop                ends it, as the kernel would: SIGKILL
@@ -11,8 +11,10 @@ with the launchpad). It ends with its standard input, and the binary with it. An
     /change              moves the default of `changing-flag` between foo and bar
 
 Ports are chosen once and kept over restarts. Everything listens on the loopback device, so that any number of suites run side by side.
+flagd says that it is ready before it has its flags: to run a suite against it, set LAUNCHPAD_SETTLE_S to the seconds to wait after that (0.1).
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -32,6 +34,8 @@ LOOPBACK = "127.0.0.1"
 READY_WITHIN_S = 10
 # A suite waits for the answer with a deadline of a second, so it is not left waiting for a tick.
 POLL_S = 0.01
+# Yardarm is ready when it has its flags, and is not waited for.
+SETTLE_S = float(os.environ.get("LAUNCHPAD_SETTLE_S", "0"))
 SERVICES = ("port", "management-port", "sync-port", "ofrep-port")
 
 
@@ -112,7 +116,7 @@ class Launchpad:
             if self.process.returncode is not None:
                 raise RuntimeError(f"the binary ended with {self.process.returncode}; its log is {self.log.name}")
             if await get(self.ports["management-port"], "/readyz") == 200:
-                return
+                return await asyncio.sleep(SETTLE_S)
             await asyncio.sleep(POLL_S)
         await self._end()
         raise RuntimeError(f"the binary was not ready within {READY_WITHIN_S} s; its log is {self.log.name}")
@@ -181,8 +185,8 @@ async def until_told():
     await told.wait()
 
 
-async def run(binary, testbed, directory):
-    launchpad = Launchpad(binary, Stand(testbed, directory))
+async def run(binary, testbed, directory, without):
+    launchpad = Launchpad(binary, Stand(testbed, directory, without))
     opened = {}
     for name, door in (
         ("launchpad", launchpad.serve),
@@ -204,11 +208,16 @@ async def run(binary, testbed, directory):
 
 
 def main():
-    binary, testbed, *directory = sys.argv[1:]
-    if directory:
-        return asyncio.run(run(binary, testbed, pathlib.Path(directory[0]).resolve()))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("binary")
+    parser.add_argument("testbed")
+    parser.add_argument("directory", nargs="?", type=pathlib.Path)
+    parser.add_argument("--without", metavar="FLAG")
+    asked = parser.parse_args()
+    if asked.directory:
+        return asyncio.run(run(asked.binary, asked.testbed, asked.directory.resolve(), asked.without))
     with tempfile.TemporaryDirectory(prefix="launchpad-") as temporary:
-        asyncio.run(run(binary, testbed, pathlib.Path(temporary)))
+        asyncio.run(run(asked.binary, asked.testbed, pathlib.Path(temporary), asked.without))
 
 
 if __name__ == "__main__":

@@ -15,13 +15,16 @@ CHANGING = "changing-flag"
 
 
 class Stand:
-    def __init__(self, testbed, directory):
+    def __init__(self, testbed, directory, without=None):
+        """`without`: the key of a flag to take out."""
         testbed, self.directory = pathlib.Path(testbed), pathlib.Path(directory)
         self.raw, self.combined = self.directory / "rawflags", self.directory / "flags" / "allFlags.json"
         for part in ("rawflags", "flags", "configs", "ssl"):
             (self.directory / part).mkdir(parents=True)
         for file in sorted((testbed / "flags").glob("*.json")):
-            shutil.copyfile(file, self.raw / file.name)
+            document = json.loads(file.read_text())
+            document["flags"].pop(without, None)
+            replace(self.raw / file.name, document)
         self.authority = self.directory / "ssl" / "custom-root-cert.crt"
         self._certificate(testbed / "ssl")
         self._configurations(testbed / "launchpad" / "configs")
