@@ -42,9 +42,12 @@ func (s *steps) initialize(scenario *godog.ScenarioContext) {
 	})
 	scenario.Step(`^a (ssl|socket|metadata|syncpayload) flagd provider$`, s.provider)
 	scenario.Step(`^a (ready|stale|error|change) event handler$`, listen)
+	scenario.Step(`^the flag was modified$`, s.modified)
 	scenario.Step(`^a (\w+) event was fired$`, fired)
 	scenario.Step(`^the (\w+) event handler should have been executed$`, fired)
 	scenario.Step(`^the (\w+) event handler should not have been executed$`, notFired)
+	scenario.Step(`^a context containing a key "([^"]*)", with type "String" and with value "null"$`, textNull)
+	scenario.Step(`^a context containing a key "([^"]*)", with type "Object" and with value "(\{.*\})"$`, objectContext)
 	scenario.Step(`^the resolved details value should be "(\{.*\})"$`, objectIs)
 	scenario.Step(`^the resolved metadata is empty$`, func(ctx context.Context) error { return metadataIs(ctx, nil) })
 	scenario.Step(`^the resolved metadata should contain$`, metadataIs)
@@ -78,6 +81,15 @@ func (s *steps) provider(ctx context.Context, kind string) error {
 	domain := fmt.Sprintf("%s-%d", kind, time.Now().UnixNano())
 	state.Provider, state.Client = provider, openfeature.NewClient(domain)
 	return openfeature.SetNamedProviderAndWait(domain, provider)
+}
+
+// What was told before is not of this change: a stream of ours begins with the name of every flag.
+func (s *steps) modified(ctx context.Context) error {
+	state := testframework.GetStateFromContext(ctx)
+	for len(state.EventChannel) > 0 {
+		<-state.EventChannel
+	}
+	return s.container.TriggerFlagChange()
 }
 
 // For a change, the framework listens only when it waits, after the flag was modified: what was told by then would be missed.
@@ -163,6 +175,22 @@ func metadataIs(ctx context.Context, table *godog.Table) error {
 			return fmt.Errorf("expected %s to be %v in the metadata, found %v of %v", key, expected, found, details.FlagMetadata)
 		}
 	}
+	return nil
+}
+
+// The framework takes this text for nothing, as the table of options means it.
+func textNull(ctx context.Context, key string) error {
+	testframework.GetStateFromContext(ctx).EvalContext[key] = "null"
+	return nil
+}
+
+// The framework has no word for a value that has quotes itself.
+func objectContext(ctx context.Context, key, text string) error {
+	var value any
+	if err := json.Unmarshal([]byte(text), &value); err != nil {
+		return err
+	}
+	testframework.GetStateFromContext(ctx).EvalContext[key] = value
 	return nil
 }
 

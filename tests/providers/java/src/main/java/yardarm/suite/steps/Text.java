@@ -11,9 +11,6 @@ final class Text {
     private Text() {}
 
     static Object as(String type, String text) throws JsonProcessingException {
-        if (text.equals("null")) {
-            return null;
-        }
         return switch (type) {
             case "String" -> text;
             case "Boolean" -> Boolean.parseBoolean(text.toLowerCase(Locale.ROOT));
