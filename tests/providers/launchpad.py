@@ -103,7 +103,7 @@ class Launchpad:
         self.process = await asyncio.create_subprocess_exec(
             *command,
             cwd=self.stand.directory,
-            env={**os.environ, "YARDARM_BIND_ADDRESS": LOOPBACK},
+            env={**settled(os.environ), "YARDARM_BIND_ADDRESS": LOOPBACK},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
@@ -159,6 +159,11 @@ class Launchpad:
             headers = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close"
             writer.write(f"HTTP/1.1 {status}\r\n{headers}\r\n\r\n{body}".encode())
             await writer.drain()
+
+
+def settled(environment):
+    """Without what somebody has set for a server of his own."""
+    return {name: value for name, value in environment.items() if not name.startswith(("FLAGD_", "YARDARM_"))}
 
 
 async def get(port, path):
