@@ -82,7 +82,7 @@ var modes = map[string]mode{
 
 // fractional is the generation of flagd's arithmetic that the server has: the environment says so where it is not the newest.
 func fractional() string {
-	if version := os.Getenv("FRACTIONAL_VERSION"); version != "" {
+	if version := os.Getenv("FRACTIONAL"); version != "" {
 		return version
 	}
 	return "3"

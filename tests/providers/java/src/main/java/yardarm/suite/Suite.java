@@ -68,6 +68,6 @@ public final class Suite {
 
     /** The generation of flagd's arithmetic that the server has: the environment says so where it is not the newest. */
     private static String fractional() {
-        return System.getenv().getOrDefault("FRACTIONAL_VERSION", "3");
+        return System.getenv().getOrDefault("FRACTIONAL", "3");
     }
 }
