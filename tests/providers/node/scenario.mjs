@@ -9,7 +9,7 @@ import { reading } from './values.mjs';
 
 const { SUITE, LAUNCHPAD, BINARY, TESTBED } = process.env;
 // Reached only when a scenario fails.
-const EVENT_MS = 20_000;
+export const EVENT_MS = 20_000;
 const ASK = { Boolean: 'getBooleanDetails', String: 'getStringDetails', Integer: 'getNumberDetails', Float: 'getNumberDetails', Object: 'getObjectDetails' };
 
 setDefaultTimeout(60_000);
@@ -78,6 +78,7 @@ When('the flag was evaluated with details', async function () {
 When('the connection is lost for {int}s', async function (seconds) {
   this.heard.forget();
   await launchpad.lose(seconds);
+  this.calls?.forget();
 });
 
 When('the flag was modified', async function () {

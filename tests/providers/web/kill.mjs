@@ -10,7 +10,7 @@ const [, , suite, binary] = process.argv;
 globalThis.EventSource = EventSource;
 
 const PROVIDERS = {
-  'web-kill': ({ sidecar }) => new FlagdWebProvider({ host: '127.0.0.1', port: Number(sidecar.split(':')[1]), tls: false }),
+  'web-kill': ({ sidecar }) => new FlagdWebProvider({ host: '127.0.0.1', port: Number(sidecar.split(':')[1]), tls: false, maxRetries: -1 }),
   'web-ofrep-kill': ({ ofrep }) => new OFREPWebProvider({ baseUrl: `http://${ofrep}`, cacheMode: 'disabled' }),
 };
 

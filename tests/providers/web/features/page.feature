@@ -10,36 +10,27 @@ Feature: What a page sees of its server
     Given a stable flagd provider
     And a change event handler
     When the flag was evaluated with details
-    And the value is kept
     And the flag was modified
-    And a change event was fired
-    And the flag was evaluated with details
-    Then the value should differ from the one that was kept
+    Then after a change event the flag should have another value
 
   @flagd
   Scenario: A page outlives a restart of its server and is told of changes again
-    Given a stable flagd provider
+    Given a lasting flagd provider
     And a change event handler
     When the flag was evaluated with details
-    And the value is kept
     And the connection is lost for 1s
     And the provider has asked for all flags again
     And the flag was modified
-    And a change event was fired
-    And the flag was evaluated with details
-    Then the value should differ from the one that was kept
+    Then after a change event the flag should have another value
 
   @ofrep
   Scenario: A page that asks again and again is told that nothing changed, until something does
     Given a polling flagd provider
     And a change event handler
     When the flag was evaluated with details
-    And the value is kept
     And the provider is told that nothing changed
     And the flag was modified
-    And a change event was fired
-    And the flag was evaluated with details
-    Then the value should differ from the one that was kept
+    Then after a change event the flag should have another value
     And the flag should be part of the event payload
 
   @flagd @ofrep
