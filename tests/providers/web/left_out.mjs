@@ -27,6 +27,7 @@ const MODES = {
     { of: '@deprecated', why: 'the testbed itself replaced it by @no-default-variant' },
     { of: '@reconnect', why: 'the provider says that it is stale and, after a grace period of its own, asks again; it is never in error and never ready again' },
     { of: '@grace', why: 'the provider says that it is stale, and never that it is ready again' },
+    { of: '@customCert', why: 'flagd has no certificate on the port of OFREP' },
     { of: 'Provider events chain ready -> error -> ready', why: 'the provider is never in error after it was ready' },
     { of: 'Returns no metadata', why: 'an answer of ours says its revision and its reason in the metadata, on purpose' },
   ],

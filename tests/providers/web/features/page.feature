@@ -13,7 +13,7 @@ Feature: What a page sees of its server
     And the flag was modified
     Then after a change event the flag should have another value
 
-  @flagd
+  @flagd @ofrep
   Scenario: A page outlives a restart of its server and is told of changes again
     Given a lasting flagd provider
     And a change event handler
