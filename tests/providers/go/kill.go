@@ -101,6 +101,20 @@ func (a *application) decides(flag, value, variant, reason string) error {
 	return nil
 }
 
+// keeps waits until the answer comes from what the provider keeps. A stream of ours begins with the name of every flag, which a provider may
+// hear after the first answer.
+func (a *application) keeps(flag, value, variant string) error {
+	for end := time.Now().Add(killWait); ; {
+		details, err := a.client.StringValueDetails(context.Background(), flag, "of the code", openfeature.EvaluationContext{})
+		if err != nil || details.Value != value || details.Variant != variant || time.Now().After(end) {
+			return fmt.Errorf("%s: expected %s of the cache, found %+v, and %v", flag, value, details, err)
+		}
+		if details.Reason == "CACHED" {
+			return nil
+		}
+	}
+}
+
 func (a *application) told(flag string) error {
 	end := time.After(killWait)
 	for {
@@ -167,17 +181,12 @@ func withApplication(dev *dev, play func(*application) error) error {
 	if err := openfeature.SetNamedProviderAndWait("kill", provider); err != nil {
 		return err
 	}
-	// A stream begins with the name of every flag: what an earlier one left in a cache may be old.
-	if err := a.told("kept"); err != nil {
-		return err
-	}
 	return play(a)
 }
 
 func keptIsKilled(a *application, dev *dev) error {
 	return inOrder(
-		func() error { return a.decides("kept", "two", "new", "STATIC") },
-		func() error { return a.decides("kept", "two", "new", "CACHED") },
+		func() error { return a.keeps("kept", "two", "new") },
 		func() error { return dev.run("kill", "kept", "--reason", "provider suite", "--wait", "10s") },
 		func() error { return a.told("kept") },
 		func() error { return a.decides("kept", "one", "old", "TARGETING_MATCH") },

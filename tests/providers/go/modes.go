@@ -100,8 +100,7 @@ func (m mode) options(state *testframework.TestState, here ports) []flagd.Provid
 	if m.resolver == testframework.InProcess {
 		port, target, resolver = here.Sync, here.SyncTarget, flagd.WithInProcessResolver()
 	}
-	deadline := func(configuration *flagd.ProviderConfiguration) { configuration.DeadlineMs = deadlineMs }
-	options := []flagd.ProviderOption{resolver, flagd.WithHost("localhost"), flagd.WithPort(uint16(port)), deadline}
+	options := []flagd.ProviderOption{resolver, flagd.WithHost("localhost"), flagd.WithPort(uint16(port)), flagd.WithDeadline(deadlineMs)}
 	for i, option := range state.ProviderOptions {
 		switch {
 		case option.Option == "targetUri":
