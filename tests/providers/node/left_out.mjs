@@ -23,8 +23,14 @@ const SERVER = {
   3: [{ of: '@fractional-v2', why: 'this server divides as v3' }],
 };
 
-export function dividesAs(version) {
-  return SERVER[version];
+// What the caller says that the server has not.
+const WITHOUT = {
+  tls: [{ of: '@customCert', rows: 'a ssl flagd provider', why: 'this server has no TLS, says so and ends' }],
+};
+
+/** By how the server divides, and `without` what it is, separated by blanks. */
+export function ofServer(fractional, without) {
+  return [...SERVER[fractional], ...without.split(' ').flatMap((what) => (what ? WITHOUT[what] : []))];
 }
 
 export function firstOf(rules, pickle) {
@@ -33,6 +39,8 @@ export function firstOf(rules, pickle) {
   return rules.find(({ of, rows }) => names.includes(of) && (rows === undefined || steps.includes(rows)));
 }
 
-export function leftOut(pickle, mode, fractional) {
-  return firstOf([...ALWAYS, ...MODES[mode], ...(mode === 'in-process' ? [] : dividesAs(fractional))], pickle);
+export function leftOut(pickle, mode, { FRACTIONAL, WITHOUT: without }) {
+  // In process the server divides nothing.
+  const server = ofServer(FRACTIONAL, without).filter(({ of }) => mode !== 'in-process' || !of.startsWith('@fractional'));
+  return firstOf([...ALWAYS, ...MODES[mode], ...server], pickle);
 }

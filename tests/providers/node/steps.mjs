@@ -11,7 +11,7 @@ import { configuration, optionName } from './options.mjs';
 import { CONFIGS, launchpad, suite } from './scenario.mjs';
 import { reading } from './values.mjs';
 
-const { MODE, FRACTIONAL } = process.env;
+const { MODE } = process.env;
 const IN_PROCESS = MODE === 'in-process';
 // The grace period is part of what the scenarios expect. A loss of one second must end within it, so the provider tries again after 1.5 s:
 // a try after one second meets a server that is just starting, and gRPC waits another second then.
@@ -26,7 +26,7 @@ class Node extends World {
 setWorldConstructor(Node);
 
 suite({
-  leftOut: (pickle) => leftOut(pickle, MODE, FRACTIONAL),
+  leftOut: (pickle) => leftOut(pickle, MODE, process.env),
   events: { ready: ProviderEvents.Ready, error: ProviderEvents.Error, stale: ProviderEvents.Stale, change: ProviderEvents.ConfigurationChanged },
   end: () => OpenFeature.clearProviders(),
 });

@@ -1,6 +1,6 @@
 // What is not run and why, by the rules of ../node/left_out.mjs.
 
-import { dividesAs, firstOf } from '../node/left_out.mjs';
+import { firstOf, ofServer } from '../node/left_out.mjs';
 
 const ALWAYS = [
   { of: '@targetURI', why: 'a page has URLs only' },
@@ -33,6 +33,6 @@ const MODES = {
   ],
 };
 
-export function leftOut(pickle, mode, fractional) {
-  return firstOf([...ALWAYS, ...MODES[mode], ...dividesAs(fractional)], pickle);
+export function leftOut(pickle, mode, { FRACTIONAL, WITHOUT }) {
+  return firstOf([...ALWAYS, ...MODES[mode], ...ofServer(FRACTIONAL, WITHOUT)], pickle);
 }

@@ -11,7 +11,7 @@ import { deafPort } from '../node/launchpad.mjs';
 import { CONFIGS, EVENT_MS, launchpad, suite } from '../node/scenario.mjs';
 import { leftOut } from './left_out.mjs';
 
-const { MODE, FRACTIONAL } = process.env;
+const { MODE } = process.env;
 const POLL_MS = 50;
 
 // Every browser has one; Node of these versions does not.
@@ -39,7 +39,7 @@ class Page extends World {
 setWorldConstructor(Page);
 
 suite({
-  leftOut: (pickle) => leftOut(pickle, MODE, FRACTIONAL),
+  leftOut: (pickle) => leftOut(pickle, MODE, process.env),
   events: { ready: ProviderEvents.Ready, error: ProviderEvents.Error, stale: ProviderEvents.Stale, change: ProviderEvents.ConfigurationChanged },
   end: async () => {
     await OpenFeature.clearProviders();
