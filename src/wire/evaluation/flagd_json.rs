@@ -175,7 +175,8 @@ pub fn event(message: &[u8]) -> Json {
 }
 
 fn event_fields(message: &[u8]) -> Result<Json, Malformed> {
-    let (mut name, mut data) = ("", Json::Null);
+    // Of an event that has none, flagd sends an empty one.
+    let (mut name, mut data) = ("", Json::Object(Map::new()));
     let mut reader = Reader::new(message);
     while let Some(key) = reader.key()? {
         match key {
@@ -241,7 +242,7 @@ mod tests {
         let frame = Event::Change(&[("a", Became::Updated), ("b", Became::Deleted)]).frame();
         let said = json!({ "type": "configuration_change", "data": { "flags": { "a": { "type": "update" }, "b": { "type": "delete" } } } });
         assert_eq!(event(&frame[5..]), said);
-        assert_eq!(event(&Event::Ready.frame()[5..]), json!({ "type": "provider_ready", "data": null }));
+        assert_eq!(event(&Event::Ready.frame()[5..]), json!({ "type": "provider_ready", "data": {} }));
         assert_eq!(event(&Event::Shutdown.frame()[5..]), json!({ "type": "provider_shutdown", "data": {} }));
     }
 }
