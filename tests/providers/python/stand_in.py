@@ -10,12 +10,17 @@ import subprocess
 import sys
 import types
 
+import requests
+
 LAUNCHPAD = pathlib.Path(__file__).parent.parent / "launchpad.py"
 MODE, BINARY, TESTBED = (os.environ[f"SUITE_{name}"] for name in ("MODE", "BINARY", "TESTBED"))
 # The tags that choose a mode's scenarios, by the name that the suite's directory has.
 TAG = {"rpc": "rpc", "inprocess": "in-process", "file": "file"}[MODE]
 # Of the steps' wait for a provider to become ready; theirs is 2 s, three hundred times.
 POLL_S, WITHIN_S = 0.05, 10
+# Of an order to the launchpad, which answers when the server is ready. The steps give it a second, which a busy machine may need for the start
+# of a process; it says nothing of a provider.
+ORDER_S = 30
 
 
 class FlagdContainer:
@@ -55,12 +60,28 @@ left_out = []
 results = {}
 
 
+def pytest_collection_modifyitems(config, items):
+    """What the binary has not: `WITHOUT=tls` is one that leaves TLS to a proxy."""
+    if os.environ.get("WITHOUT") == "tls":
+        # Options for a certificate have its tag too, and want no server.
+        without = [item for item in items if item.name.endswith("[ssl]")]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in without]
+
+
 def pytest_deselected(items):
     left_out.extend(item for item in items if any(mark.name == TAG for mark in item.iter_markers()))
 
 
+def order(url, timeout):
+    answer = requests.post(url, timeout=ORDER_S)
+    assert answer.ok, f"{url}: {answer.text}"
+
+
 def pytest_collection_finish(session):
     sys.modules["tests.e2e.step._utils"].wait_for.__defaults__ = (POLL_S, WITHIN_S)
+    for steps in ("flag_step", "provider_steps"):
+        sys.modules[f"tests.e2e.step.{steps}"].requests = types.SimpleNamespace(post=order)
 
 
 def pytest_runtest_logreport(report):

@@ -1,4 +1,4 @@
-//! Which scenarios of a mode are not run with this provider, and why. Each reason holds against flagd itself too.
+//! Which scenarios of a mode are not run with this provider, and why. Each reason but that of TLS holds against flagd itself too.
 
 use cucumber::gherkin::Scenario;
 
@@ -22,6 +22,8 @@ pub fn reason(mode: Mode, feature: &str, tags: &[&str], scenario: &Scenario) -> 
         Some("deprecated in the testbed")
     } else if feature == "Configuration Test" || says("a config was initialized") {
         Some("asks the client for its options; no server takes part")
+    } else if tagged("customCert") && std::env::var("WITHOUT").is_ok_and(|without| without == "tls") {
+        Some("the binary leaves TLS to a proxy")
     } else if says("event handler") || says("event was fired") {
         Some("the Rust SDK has no events of providers")
     } else {
