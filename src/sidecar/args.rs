@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::telemetry::decisions;
 
 use super::serve::MAX_HEADER_BYTES;
+use super::tls::Tls;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -94,6 +95,10 @@ pub struct Serve {
     /// After this time an EventStream and a stream of documents end, so that their client comes back
     #[arg(skip)]
     pub stream_deadline: Option<Duration>,
+
+    /// TLS of evaluation and of documents, by TCP alone
+    #[arg(skip)]
+    pub tls: Option<Tls>,
 
     /// Pages that may ask from a browser, by their origin, as https://shop.example; * for any
     #[arg(long = "cors-origin", env = "YARDARM_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
@@ -192,6 +197,7 @@ impl Default for Serve {
             context_values: BTreeMap::new(),
             context_headers: BTreeMap::new(),
             stream_deadline: None,
+            tls: None,
             cors_origins: Vec::new(),
             hand_over: false,
             threads: None,

@@ -1,8 +1,8 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (sniff; HTTP/2, outbox; HTTP/1.1) -> route -> call, evaluate, stream, watch, flagd, ofrep -> decide
-//!                  |                                                       |                  ^                                 -> replica
+//! listen -> start (entrance) -> serve (tls, sniff; HTTP/2, outbox; HTTP/1.1) -> route -> call, evaluate, stream, watch, flagd, ofrep -> decide
+//!                  |                                                            |                  ^                            -> replica
 //!               workers                        health, reflection; dialect, connect, cors   bell
 //! sync (8015): flags as flagd documents, for clients that evaluate by themselves
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
@@ -40,6 +40,7 @@ mod start;
 mod stream;
 mod sync;
 mod tally;
+mod tls;
 mod watch;
 mod whole;
 mod workers;
@@ -48,4 +49,5 @@ pub use args::{Args, Limits, Listen, Serve, Upstream, pairs};
 pub use listen::BindError;
 pub use observe::{INSPECTION, PURPOSE};
 pub use start::{Flags, Running, StandIn, serve, serve_in_place_of_flagd, start};
+pub use tls::{Tls, Unusable};
 pub use workers::Workers;

@@ -84,7 +84,8 @@ impl<I: AsyncWrite + Unpin> Gathered<I> {
             SPARE.set(spare);
         }
         self.sent = 0;
-        Poll::Ready(Ok(()))
+        // TLS may hold back what TCP did not take. Below a plain connection there is nothing to flush.
+        Pin::new(&mut self.io).poll_flush(cx)
     }
 
     fn poll_gather(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -167,6 +168,20 @@ mod tests {
         let read = far.read(&mut buffer).await.unwrap();
         assert_eq!(&buffer[..read], b"one two three");
         assert_eq!(outbox.0.lock().waiting.capacity(), 0, "a silent connection keeps memory");
+    }
+
+    /// As TLS does with what TCP did not take.
+    #[tokio::test]
+    async fn what_the_connection_holds_back_is_sent_too() {
+        let (near, mut far) = duplex(8);
+        let outbox = Outbox::new(tokio::io::BufWriter::with_capacity(1024, near));
+        let mut writer = outbox.clone();
+        poll_fn(|cx| Pin::new(&mut writer).poll_write(cx, b"more than fits into the pipe")).await.unwrap();
+        let sending = tokio::spawn(async move { send(&outbox).await });
+        let mut buffer = [0; 28];
+        far.read_exact(&mut buffer).await.unwrap();
+        assert_eq!(&buffer, b"more than fits into the pipe");
+        sending.await.unwrap().unwrap();
     }
 
     /// Whatever is written in whatever pieces, whoever is slow: the bytes arrive as they were written, and little waits.

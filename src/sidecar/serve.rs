@@ -21,6 +21,7 @@ use super::listen::UnixSocket;
 use super::outbox::{Outbox, Sending};
 use super::route::Router;
 use super::sniff::{Begun, Speaks, listen_to};
+use super::tls::Tls;
 
 /// Connections that may wait to be accepted when the shutdown begins: as many as the backlog holds.
 const MAX_WAITING: usize = 1024;
@@ -136,6 +137,8 @@ pub(super) struct Protocol {
     http1: http1::Builder,
     http2: http2::Builder<TokioExecutor>,
     first_bytes: Duration,
+    /// By TCP; who may open a Unix socket is on this machine.
+    tls: Option<Tls>,
 }
 
 impl Protocol {
@@ -165,21 +168,29 @@ impl Protocol {
             .auto_date_header(false);
         // The windows stay at hyper's 1 MB: a smaller connection window makes h2 close the connection of a caller with many calls in
         // flight (performance.md, trap 1).
-        Self { http1, http2, first_bytes: Duration::from_millis(limits.first_bytes_ms) }
+        Self { http1, http2, first_bytes: Duration::from_millis(limits.first_bytes_ms), tls: None }
+    }
+
+    pub(super) fn over(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     pub(super) async fn serve(&self, socket: Socket, router: Router) {
         let served = match socket {
             Socket::Tcp(stream) => match TcpStream::from_std(stream) {
                 Ok(stream) => {
-                    self.connection(stream, router).await;
+                    match &self.tls {
+                        None => self.connection(listen_to(stream), router).await,
+                        // A plain connection has no room for what TLS holds.
+                        Some(tls) => Box::pin(self.connection(tls.listen_to(stream), router)).await,
+                    }
                     Ok(())
                 }
                 Err(error) => Err(error),
             },
             Socket::Unix(stream) => match UnixStream::from_std(stream) {
                 Ok(stream) => {
-                    self.connection(stream, router).await;
+                    self.connection(listen_to(stream), router).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -192,12 +203,12 @@ impl Protocol {
 
     /// Until the peer leaves, breaks a rule, or the shutdown has come to its end of patience. Errors are the peer's and are not logged:
     /// whoever can connect could fill the log.
-    async fn connection<I>(&self, io: I, router: Router)
+    async fn connection<I>(&self, begun: impl Future<Output = Option<(Speaks, Begun<I>)>>, router: Router)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = tokio::select! {
-            begun = listen_to(io) => begun,
+            begun = begun => begun,
             () = tokio::time::sleep(self.first_bytes) => None,
             () = self.farewell(&router) => None,
         };

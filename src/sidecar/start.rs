@@ -249,10 +249,10 @@ async fn serve_logging(
     let sync: Vec<_> = sync.map(Listener::Tcp).into_iter().chain(sync_unix.map(Listener::Unix)).collect();
     if !sync.is_empty() {
         tokio::spawn(press.run(shutdown.clone()));
-        let entrance = enter(Door::Sync, Protocol::new(limits, MAX_STREAMS), &Places::new(MAX_CONNECTIONS));
+        let entrance = enter(Door::Sync, Protocol::new(limits, MAX_STREAMS).over(args.tls.clone()), &Places::new(MAX_CONNECTIONS));
         sync.into_iter().for_each(|listener| _ = home.spawn(Arc::clone(&entrance).accept(listener)));
     }
-    let entrance = enter(Door::Evaluation, Protocol::new(limits, MAX_STREAMS), &pod.connections);
+    let entrance = enter(Door::Evaluation, Protocol::new(limits, MAX_STREAMS).over(args.tls.clone()), &pod.connections);
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
     }

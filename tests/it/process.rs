@@ -73,6 +73,10 @@ impl Process {
         self.addresses["sidecars"][0]["ofrep"].as_str().unwrap()
     }
 
+    pub fn sync(&self) -> &str {
+        self.addresses["sidecars"][0]["sync"].as_str().unwrap()
+    }
+
     pub fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(channel(self.grpc()))
     }

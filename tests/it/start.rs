@@ -41,18 +41,18 @@ use crate::process::{PATIENCE, Process, channel, command};
 use crate::telemetry::serve_next;
 
 /// On the loopback, at ports that the system picks.
-const SOMEWHERE: [&str; 10] = ["--bind-address", "127.0.0.1", "-p", "0", "-m", "0", "-r", "0", "-g", "0"];
+pub const SOMEWHERE: [&str; 10] = ["--bind-address", "127.0.0.1", "-p", "0", "-m", "0", "-r", "0", "-g", "0"];
 
-fn start(args: &[&str]) -> Process {
+pub fn start(args: &[&str]) -> Process {
     Process::start(&[&["start"][..], &SOMEWHERE, args].concat())
 }
 
-fn uri(path: &Path) -> String {
+pub fn uri(path: &Path) -> String {
     format!("file:{}", path.display())
 }
 
 /// A document with one text flag that serves `value`.
-fn flag(key: &str, value: &str) -> String {
+pub fn flag(key: &str, value: &str) -> String {
     json!({ "flags": { key: { "state": "ENABLED", "variants": { "v": value }, "defaultVariant": "v" } } }).to_string()
 }
 
@@ -120,7 +120,7 @@ impl Events {
     }
 }
 
-fn get(address: &str, path: &str) -> (u16, String) {
+pub fn get(address: &str, path: &str) -> (u16, String) {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -131,7 +131,7 @@ fn get(address: &str, path: &str) -> (u16, String) {
     (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < DEADLINE, "{what}");
@@ -618,8 +618,7 @@ fn variables_count_more_than_the_file_and_options_more_than_variables() {
 #[test]
 fn what_is_not_served_is_refused_before_anything_starts() {
     for (args, named) in [
-        (&["-c", "cert.pem", "-k", "key.pem"][..], "--server-cert-path is not supported"),
-        (&["-t", "otel"], "--metrics-exporter is not supported"),
+        (&["-t", "otel"][..], "--metrics-exporter is not supported"),
         (&["-f", "core.openfeature.dev/ns/flags"], "ConfigMap"),
         (&["-f", "gs://bucket/x.json"], "buckets are not read"),
         (&["-f", "https://x/y.json"], "TLS is not built in"),

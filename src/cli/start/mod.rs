@@ -83,6 +83,9 @@ fn announce(running: &Running, serve: &Serve) {
     }
     // Of flagd one of the two is served; here the port is served too.
     tracing::info!("Flag IResolver listening at {tcp}");
+    if serve.tls.is_some() {
+        tracing::info!("evaluation and flag sync are served over TLS on their ports");
+    }
     if !serve.context_values.is_empty() {
         let names: Vec<_> = serve.context_values.keys().map(String::as_str).collect();
         tracing::info!("each context has {}", names.join(", "));

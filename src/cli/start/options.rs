@@ -54,6 +54,14 @@ pub struct Args {
     #[arg(short = 'e', long, env = "FLAGD_SYNC_SOCKET_PATH", value_name = "PATH")]
     pub(super) sync_socket_path: Option<PathBuf>,
 
+    /// Serve evaluation and flags for in-process providers over TLS, with the certificate (and those above it) of this file, in PEM
+    #[arg(short = 'c', long, env = "FLAGD_SERVER_CERT_PATH", value_name = "PATH")]
+    pub(super) server_cert_path: Option<PathBuf>,
+
+    /// The key of that certificate, in PEM
+    #[arg(short = 'k', long, env = "FLAGD_SERVER_KEY_PATH", value_name = "PATH")]
+    pub(super) server_key_path: Option<PathBuf>,
+
     /// Put KEY=VALUE into every context, whatever it says itself
     #[arg(short = 'X', long, env = "FLAGD_CONTEXT_VALUE", value_name = "KEY=VALUE")]
     pub(super) context_value: Vec<String>,
@@ -145,10 +153,6 @@ impl FromStr for Port {
 #[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Options of flagd that are refused, with what to use instead")]
 pub struct Refused {
-    #[arg(short = 'c', long, env = "FLAGD_SERVER_CERT_PATH", value_name = "PATH", hide = true)]
-    pub(super) server_cert_path: Option<String>,
-    #[arg(short = 'k', long, env = "FLAGD_SERVER_KEY_PATH", value_name = "PATH", hide = true)]
-    pub(super) server_key_path: Option<String>,
     #[arg(short = 't', long, env = "FLAGD_METRICS_EXPORTER", value_name = "NAME", hide = true)]
     pub(super) metrics_exporter: Option<String>,
     #[arg(short = 'D', long, env = "FLAGD_OTEL_CERT_PATH", value_name = "PATH", hide = true)]

@@ -14,7 +14,7 @@ use crate::cli::duration;
 use crate::cli::exit::{Failure, innermost};
 use crate::cli::ready;
 use crate::flag::FractionalVersion;
-use crate::sidecar::{Limits, Listen, Serve, pairs};
+use crate::sidecar::{Limits, Listen, Serve, Tls, pairs};
 use crate::sources::Source;
 use crate::telemetry::{self, LogFormat, evaluation};
 
@@ -71,6 +71,7 @@ impl Settings {
             cors_origins: origins(file.list(args.cors_origin, "cors-origin")?),
             hand_over: file.boolean(args.hand_over, "hand-over")?.unwrap_or(false),
             stream_deadline: stream_deadline(file.text(args.stream_deadline, "stream-deadline")?)?,
+            tls: tls(file.path(args.server_cert_path, "server-cert-path")?, file.path(args.server_key_path, "server-key-path")?)?,
             threads: args.threads,
             limits,
             ..Serve::default()
@@ -132,6 +133,19 @@ fn stream_deadline(given: Option<String>) -> Result<Option<Duration>, Failure> {
     }
 }
 
+/// flagd serves in clear when one of the two is missing, which nobody would notice.
+fn tls(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<Tls>, Failure> {
+    let alone = |given: &str, path: &Path, missing: &str| {
+        Failure::unable(format!("--{given} is {} and --{missing} is not given: TLS takes both, a certificate and its key", path.display()))
+    };
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Tls::read(&certificate, &key).map(Some).map_err(|unusable| Failure::unable(unusable.to_string())),
+        (Some(certificate), None) => Err(alone("server-cert-path", &certificate, "server-key-path")),
+        (None, Some(key)) => Err(alone("server-key-path", &key, "server-cert-path")),
+    }
+}
+
 fn log_format(given: Option<String>) -> Result<LogFormat, Failure> {
     match given.as_deref() {
         None | Some("console" | "") => Ok(LogFormat::Human),
@@ -166,8 +180,6 @@ fn sources(uris: Vec<String>, json: Option<String>, file: &mut File) -> Result<V
 
 fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
     let Refused {
-        server_cert_path,
-        server_key_path,
         metrics_exporter,
         otel_cert_path,
         otel_key_path,
@@ -180,15 +192,11 @@ fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
         sync_provider_args,
         bearer_token,
     } = refused;
-    const TLS: &str =
-        "TLS is not built in; let a proxy in the pod (Envoy, the mesh's) speak it and listen on 127.0.0.1 with --bind-address";
     const COLLECTOR: &str = "the collector is spoken to in clear; let a collector in the pod speak TLS";
     const SSE: &str = "OFREP says that its events are where the client asks, and that a page may give them up after 120 s";
     const OLD: &str = "flagd has dropped it too; use --sources";
     let text = |number: Option<u64>| number.map(|number| number.to_string());
     for (name, given, harmless, instead) in [
-        ("server-cert-path", server_cert_path, "", TLS),
-        ("server-key-path", server_key_path, "", TLS),
         ("metrics-exporter", metrics_exporter, "prometheus", "metrics are served for Prometheus at /metrics of --management-port"),
         ("otel-cert-path", otel_cert_path, "", COLLECTOR),
         ("otel-key-path", otel_key_path, "", COLLECTOR),

@@ -71,8 +71,6 @@ fn limits_and_deadlines_have_flagds_meaning() {
 #[test]
 fn what_is_not_served_is_refused_by_its_name_wherever_it_is_said() {
     for name in [
-        "server-cert-path",
-        "server-key-path",
         "otel-cert-path",
         "otel-key-path",
         "otel-ca-path",
@@ -85,7 +83,7 @@ fn what_is_not_served_is_refused_by_its_name_wherever_it_is_said() {
         let told = message(Args::default(), &format!("{name}: 'x1'"));
         assert!(told.starts_with(&format!("--{name} is not supported: ")), "{told}");
     }
-    let refused = Refused { server_cert_path: Some("cert.pem".into()), ..Refused::default() };
+    let refused = Refused { otel_cert_path: Some("cert.pem".into()), ..Refused::default() };
     assert!(message(Args { refused, ..Args::default() }, "").contains("TLS"));
     for harmless in ["server-cert-path: ''", "sync-http-port: 0", "ofrep-sse-enabled: false", "metrics-exporter: prometheus"] {
         assert!(settings(Args::default(), harmless).is_ok(), "{harmless}");

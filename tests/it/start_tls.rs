@@ -1,0 +1,241 @@
+//! TLS of `yardarm start`: real processes, with certificates that are made here.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+use yardarm::sidecar::{Limits, Serve, Tls};
+use yardarm::wire::flagd::sync::flag_sync_service_client::FlagSyncServiceClient;
+use yardarm::wire::flagd::sync::{FetchAllFlagsRequest, SyncFlagsRequest};
+use yardarm::wire::flagd::v2::ResolveStringRequest;
+use yardarm::wire::flagd::v2::service_client::ServiceClient;
+
+use crate::pod::{FLAGS, Pod, soon, unix_channel};
+use crate::process::{Process, channel, command};
+use crate::start::{SOMEWHERE, flag, get, start, until, uri};
+
+/// A root, and what it signed for the loopback, in files beside a document.
+struct Papers(TempDir);
+
+impl Papers {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root_key = KeyPair::generate().unwrap();
+        let mut root = CertificateParams::new(Vec::new()).unwrap();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = root.self_signed(&root_key).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let names = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        let certificate = names.signed_by(&key, &root, &root_key).unwrap();
+        let papers = Self(dir);
+        for (name, text) in [("root.pem", root.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())] {
+            fs::write(papers.at(name), text).unwrap();
+        }
+        fs::write(papers.at("flags.json"), flag("a", "x")).unwrap();
+        papers
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.at(name).to_str().unwrap().to_owned()
+    }
+
+    fn start(&self, more: &[&str]) -> Process {
+        let (flags, cert, key) = (uri(&self.at("flags.json")), self.text("cert.pem"), self.text("key.pem"));
+        let process = start(&[&["-f", &flags, "-c", &cert, "-k", &key], more].concat());
+        until("it is ready", || get(process.management(), "/readyz").0 == 200);
+        process
+    }
+
+    async fn open(&self, at: &str, speaks: &[u8], versions: &[&'static SupportedProtocolVersion]) -> io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.at("root.pem")).unwrap()).unwrap();
+        let mut config = ClientConfig::builder_with_protocol_versions(versions).with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = vec![speaks.to_vec()];
+        let stream = TcpStream::connect(at).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+    }
+
+    async fn channel(&self, at: &str, version: &'static SupportedProtocolVersion) -> Channel {
+        let stream = soon(self.open(at, b"h2", &[version])).await.unwrap();
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let mut stream = Some(TokioIo::new(stream));
+        let connect = tower::service_fn(move |_: Uri| {
+            let stream = stream.take().ok_or_else(|| io::Error::other("it is connected once"));
+            async move { stream }
+        });
+        soon(Endpoint::from_static("http://localhost").connect_with_connector(connect)).await.unwrap()
+    }
+}
+
+fn question() -> ResolveStringRequest {
+    ResolveStringRequest { flag_key: "a".to_owned(), context: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evaluation_and_sync_are_served_over_tls_and_the_other_ports_in_clear() {
+    let papers = Papers::new();
+    let process = papers.start(&[]);
+    for version in [&TLS12, &TLS13] {
+        let mut evaluation = ServiceClient::new(papers.channel(process.tcp(), version).await);
+        let said = soon(evaluation.resolve_string(question())).await.unwrap().into_inner();
+        assert_eq!(said.value.as_deref(), Some("x"));
+        let mut sync = FlagSyncServiceClient::new(papers.channel(process.sync(), version).await);
+        let said = soon(sync.fetch_all_flags(FetchAllFlagsRequest::default())).await.unwrap().into_inner();
+        assert_eq!(serde_json::from_str::<Json>(&said.flag_configuration).unwrap()["flags"]["a"]["variants"]["v"], "x");
+    }
+    assert_eq!(get(process.management(), "/healthz").0, 200);
+    assert_eq!(get(process.ofrep(), "/").0, 404);
+    assert!(process.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_is_spoken_by_http_1_over_tls() {
+    let papers = Papers::new();
+    let process = papers.start(&[]);
+    let stream = soon(papers.open(process.tcp(), b"http/1.1", &[&TLS13])).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let (mut sender, connection) = soon(hyper::client::conn::http1::handshake(TokioIo::new(stream))).await.unwrap();
+    tokio::spawn(connection);
+    // One connection for all of them.
+    for _ in 0..3 {
+        let request = Request::post("/flagd.evaluation.v2.Service/ResolveString")
+            .header(header::HOST, "localhost")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(json!({ "flagKey": "a" }).to_string())))
+            .unwrap();
+        soon(sender.ready()).await.unwrap();
+        let response = soon(sender.send_request(request)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let body = soon(response.into_body().collect()).await.unwrap().to_bytes();
+        assert_eq!(serde_json::from_slice::<Json>(&body).unwrap()["value"], "x");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_speaks_in_clear_trusts_another_root_or_speaks_another_protocol_is_not_answered() {
+    let papers = Papers::new();
+    let process = papers.start(&[]);
+    for at in [process.tcp(), process.sync()] {
+        let refused = soon(ServiceClient::new(channel(at)).resolve_string(question())).await;
+        assert!(refused.is_err(), "{refused:?}");
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let mut said = Vec::new();
+        // What was sent and not read may end it with a reset.
+        _ = soon(stream.read_to_end(&mut said)).await;
+        assert!(!said.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&said));
+        let error = soon(Papers::new().open(at, b"h2", &[&TLS13])).await.unwrap_err();
+        assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+        let error = soon(papers.open(at, b"spdy/3", &[&TLS13])).await.unwrap_err();
+        assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+    }
+    // It goes on serving the others.
+    let said = soon(ServiceClient::new(papers.channel(process.tcp(), &TLS13).await).resolve_string(question())).await;
+    assert!(said.is_ok(), "{said:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_spoken_to_in_clear() {
+    let papers = Papers::new();
+    let (socket, sync) = (papers.text("evaluation.sock"), papers.text("sync.sock"));
+    let process = papers.start(&["-d", &socket, "-e", &sync]);
+    let said = soon(ServiceClient::new(unix_channel(socket.as_ref()).await).resolve_string(question())).await.unwrap();
+    assert_eq!(said.into_inner().value.as_deref(), Some("x"));
+    let mut client = FlagSyncServiceClient::new(unix_channel(sync.as_ref()).await);
+    assert!(soon(client.fetch_all_flags(FetchAllFlagsRequest::default())).await.is_ok());
+    assert!(process.stop().success());
+}
+
+/// More than the buffers of a connection hold, so that TLS has to wait for TCP in the middle of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_document_of_many_megabytes_comes_over_tls_as_a_whole() {
+    let papers = Papers::new();
+    let value = "v".repeat(8_000);
+    let one = json!({ "state": "ENABLED", "variants": { "v": value }, "defaultVariant": "v" });
+    let flags: serde_json::Map<_, _> = (0..2_000).map(|number| (format!("flag-{number}"), one.clone())).collect();
+    fs::write(papers.at("flags.json"), json!({ "flags": flags }).to_string()).unwrap();
+    let process = papers.start(&[]);
+    let client = FlagSyncServiceClient::new(papers.channel(process.sync(), &TLS13).await);
+    let mut stream = soon(client.max_decoding_message_size(64 << 20).sync_flags(SyncFlagsRequest::default())).await.unwrap().into_inner();
+    let text = soon(stream.message()).await.unwrap().unwrap().flag_configuration;
+    assert!(text.len() > 16_000_000, "{}", text.len());
+    assert_eq!(serde_json::from_str::<Json>(&text).unwrap()["flags"].as_object().unwrap().len(), 2_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_does_not_come_ends_the_connection() {
+    let papers = Papers::new();
+    let tls = Tls::read(&papers.at("cert.pem"), &papers.at("key.pem")).unwrap();
+    assert_eq!(format!("{tls:?}"), "Tls", "nothing of the key is shown");
+    let limits = Limits { first_bytes_ms: 100, ..Limits::default() };
+    let pod = Pod::start_with(&Serve { threads: Some(1), tls: Some(tls), limits, ..Serve::default() }, FLAGS).await;
+    let mut silent = TcpStream::connect(pod.running.tcp).await.unwrap();
+    let mut said = Vec::new();
+    assert_eq!(soon(silent.read_to_end(&mut said)).await.unwrap(), 0);
+    // One that shakes hands and then says nothing has no more time.
+    let mut mute = soon(papers.open(&pod.running.tcp.to_string(), b"h2", &[&TLS13])).await.unwrap();
+    _ = soon(mute.read_to_end(&mut said)).await;
+    assert!(said.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_two_files_may_stand_in_the_configuration() {
+    let papers = Papers::new();
+    let config = json!({
+        "server-cert-path": papers.text("cert.pem"),
+        "server-key-path": papers.text("key.pem"),
+        "sources": [{ "uri": papers.text("flags.json"), "provider": "file" }],
+    });
+    fs::write(papers.at("config.json"), config.to_string()).unwrap();
+    let process = start(&["--config", &papers.text("config.json")]);
+    assert!(soon(papers.open(process.tcp(), b"h2", &[&TLS13])).await.is_ok());
+}
+
+#[test]
+fn files_that_are_wrong_end_the_start_with_one_line_that_names_them() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let (cert, key, none) = (papers.text("cert.pem"), papers.text("key.pem"), papers.text("none.pem"));
+    let (broken, empty, other) = (papers.text("broken.pem"), papers.text("empty.pem"), others.text("key.pem"));
+    fs::write(&broken, "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
+    fs::write(&empty, "").unwrap();
+    for (args, variables, named) in [
+        (vec!["-c", &cert], vec![], ["--server-cert-path is", &cert, "--server-key-path is not given"]),
+        (vec!["-k", &key], vec![], ["--server-key-path is", &key, "--server-cert-path is not given"]),
+        (vec![], vec![("FLAGD_SERVER_CERT_PATH", &cert)], ["--server-cert-path is", &cert, "--server-key-path is not given"]),
+        (vec!["-c", &none, "-k", &key], vec![], ["cannot read --server-cert-path", &none, "No such file"]),
+        (vec!["-c", &cert, "-k", &none], vec![], ["cannot read --server-key-path", &none, "No such file"]),
+        (vec!["-c", &broken, "-k", &key], vec![], ["--server-cert-path", &broken, "is no certificate in PEM"]),
+        (vec!["-c", &empty, "-k", &key], vec![], ["--server-cert-path", &empty, "holds none"]),
+        (vec!["-c", &key, "-k", &key], vec![], ["--server-cert-path", &key, "is no certificate in PEM"]),
+        (vec!["-c", &cert, "-k", &cert], vec![], ["--server-key-path", &cert, "is no private key in PEM"]),
+        (vec!["-c", &cert, "-k", &other], vec![], ["--server-key-path", &other, "does not fit --server-cert-path"]),
+    ] {
+        let output = command().arg("start").args(SOMEWHERE).args(&args).envs(variables).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {said}");
+        assert!(named.iter().all(|part| said.contains(part)), "{args:?}: {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(!said.contains("PRIVATE"), "{said}");
+    }
+}
