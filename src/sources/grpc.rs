@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use ::http::Uri;
+use ::http::uri::Authority;
+use hyper_util::rt::TokioIo;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use tokio::net::TcpStream;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint, Error};
 use tonic::{Request, Status};
 
 use crate::backoff::Backoff;
@@ -14,6 +18,7 @@ use crate::wire::flagd::sync::SyncFlagsRequest;
 use crate::wire::flagd::sync::flag_sync_service_client::FlagSyncServiceClient;
 
 use super::place::Peer;
+use super::tls::{Trust, bare};
 use super::{Desk, Report};
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -47,12 +52,16 @@ enum Ended {
 }
 
 async fn listen(peer: &Peer, desk: &Desk) -> anyhow::Result<Ended> {
-    let Peer { authority, provider_id, selector, max_message } = peer;
+    let Peer { authority, roots, provider_id, selector, max_message } = peer;
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))?
         .connect_timeout(CONNECT_WITHIN)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE / 2);
-    let channel = endpoint.connect().await.map_err(|error| anyhow::anyhow!("{}", innermost(&error)))?;
+    let connected = match roots {
+        None => endpoint.connect().await,
+        Some(roots) => by_tls(endpoint, authority, roots.read(b"h2")?).await?,
+    };
+    let channel = connected.map_err(|error| anyhow::anyhow!("{}", innermost(&error)))?;
     let most = max_message.unwrap_or(limits::DOCUMENT_BYTES + ROOM);
     let mut client = FlagSyncServiceClient::new(channel).max_decoding_message_size(most);
     let mut request = Request::new(SyncFlagsRequest { provider_id: provider_id.clone(), selector: selector.clone() });
@@ -67,6 +76,19 @@ async fn listen(peer: &Peer, desk: &Desk) -> anyhow::Result<Ended> {
         }
     }
     Ok(Ended::ByPeer)
+}
+
+async fn by_tls(endpoint: Endpoint, authority: &Authority, trust: Trust) -> anyhow::Result<Result<Channel, Error>> {
+    let (host, port) = (authority.host().to_owned(), authority.port_u16().unwrap_or(443));
+    let connect = tower::service_fn(move |_: Uri| {
+        let (host, trust) = (host.clone(), trust.clone());
+        async move {
+            let stream = TcpStream::connect((bare(&host), port)).await?;
+            anyhow::Ok(TokioIo::new(trust.connect(&host, stream).await?))
+        }
+    });
+    // The scheme of its requests is that of the origin.
+    Ok(endpoint.origin(Uri::try_from(format!("https://{authority}"))?).connect_with_connector(connect).await)
 }
 
 /// The cause that says what to do.

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::flag::limits;
 
 use super::place::Server;
+use super::tls::{Trust, bare};
 use super::{Desk, Report};
 
 /// For one question and its answer.
@@ -21,16 +23,16 @@ const WITHIN: Duration = Duration::from_secs(10);
 pub(super) async fn follow(server: &Server, desk: &Desk) {
     let mut tick = interval(server.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut tag = None;
+    let (mut tag, mut trust) = (None, None);
     loop {
         tick.tick().await;
-        let report = match timeout(WITHIN, ask(server, tag.as_ref())).await {
+        let report = match timeout(WITHIN, ask(server, &mut trust, tag.as_ref())).await {
             Ok(Ok(Answer::Document { text, tag: new })) => {
                 tag = new;
                 Report::Document(text)
             }
             Ok(Ok(Answer::Unchanged)) => Report::Unchanged,
-            Ok(Err(error)) => Report::Lost(error.to_string()),
+            Ok(Err(error)) => Report::Lost(format!("{error:#}")),
             Err(_) => Report::Lost(format!("no answer within {} s", WITHIN.as_secs())),
         };
         if !desk.report(report).await {
@@ -45,11 +47,25 @@ enum Answer {
     Unchanged,
 }
 
-async fn ask(server: &Server, tag: Option<&HeaderValue>) -> anyhow::Result<Answer> {
+/// What is trusted is read once, at the first question that finds it.
+async fn ask(server: &Server, trust: &mut Option<Trust>, tag: Option<&HeaderValue>) -> anyhow::Result<Answer> {
+    let host = server.uri.host().unwrap_or_default();
+    let connect = async |usual| TcpStream::connect((bare(host), server.uri.port_u16().unwrap_or(usual))).await;
+    let Some(roots) = &server.roots else {
+        return exchange(server, connect(80).await?, tag).await;
+    };
+    let trust = match trust {
+        Some(trust) => trust,
+        None => trust.insert(roots.read(b"http/1.1")?),
+    };
+    exchange(server, trust.connect(host, connect(443).await?).await?, tag).await
+}
+
+async fn exchange<I>(server: &Server, stream: I, tag: Option<&HeaderValue>) -> anyhow::Result<Answer>
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let authority = server.uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let (host, port) = (server.uri.host().unwrap_or_default(), server.uri.port_u16().unwrap_or(80));
-    // An address of IPv6 stands in brackets there.
-    let stream = TcpStream::connect((host.trim_matches(['[', ']']), port)).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
     let mut request = Request::get(server.uri.path_and_query().map_or("/", |path| path.as_str()))

@@ -2,7 +2,7 @@
 //! one replica.
 //!
 //! ```text
-//! place -> file, http, grpc  --(whole documents)-->  owner -> merge -> replica::Writer
+//! place -> file, http, grpc (tls)  --(whole documents)-->  owner -> merge -> replica::Writer
 //! ```
 //! A source that fails keeps what it said last, and what one source says wrong leaves the others as they are.
 
@@ -13,6 +13,7 @@ mod merge;
 mod owner;
 mod place;
 mod secret;
+mod tls;
 #[cfg(target_os = "linux")]
 mod watch;
 

@@ -8,13 +8,14 @@ use ::http::uri::{Authority, Scheme};
 use serde_json::{Map, Value as Json};
 
 use super::secret::Secret;
+use super::tls::Roots;
 
 /// Between two questions to a web server; flagd's.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// By which clients select its flags: the URI without `file:` or `grpc://`.
+    /// By which clients select its flags: the URI without `file:`, `grpc://` or `grpcs://`.
     pub name: String,
     pub place: Place,
 }
@@ -29,6 +30,8 @@ pub enum Place {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     pub(super) uri: Uri,
+    /// `None`: in clear.
+    pub(super) roots: Option<Roots>,
     pub(super) interval: Duration,
     /// Value of the header `Authorization`.
     pub(super) authorization: Option<Secret>,
@@ -37,6 +40,8 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub(super) authority: Authority,
+    /// `None`: in clear.
+    pub(super) roots: Option<Roots>,
     pub(super) provider_id: String,
     pub(super) selector: String,
     /// Of one message, in bytes. `None`: as large as a document may be.
@@ -50,8 +55,6 @@ pub struct Refused {
     pub name: String,
     pub wrong: String,
 }
-
-const NO_TLS: &str = "TLS is not built in; put a proxy that speaks it beside the process (stunnel, Envoy) and name its plain address";
 
 /// The fields of a source, by flagd's names.
 #[derive(Debug, Default)]
@@ -157,29 +160,29 @@ impl Given {
     }
 
     fn http(self) -> Result<Source, Refused> {
-        let Self { uri: name, interval_s, bearer_token, auth_header, .. } = self;
+        let Self { uri: name, interval_s, bearer_token, auth_header, cert_path, .. } = self;
         let uri = name.parse::<Uri>().ok().filter(|uri| uri.authority().is_some());
         let Some(uri) = uri.filter(|uri| [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme())) else {
             return Err(refused(&name, "found no address of a web server, expected http://HOST:PORT/PATH"));
         };
-        if uri.scheme() == Some(&Scheme::HTTPS) {
-            return Err(refused(&name, NO_TLS));
-        }
+        let roots = (uri.scheme() == Some(&Scheme::HTTPS)).then(|| Roots::of(&cert_path));
         let authorization = match (bearer_token, auth_header) {
             (Some(_), Some(_)) => return Err(refused(&name, "found `bearerToken` and `authHeader`, expected one of them")),
             (Some(token), None) => Some(Secret(format!("Bearer {token}"))),
             (None, header) => header.map(Secret),
         };
         let interval = interval_s.map_or(INTERVAL, Duration::from_secs);
-        Ok(Source { name, place: Place::Http(Server { uri, interval, authorization }) })
+        Ok(Source { name, place: Place::Http(Server { uri, roots, interval, authorization }) })
     }
 
     fn grpc(self) -> Result<Source, Refused> {
         let Self { uri, provider_id, selector, max_message, cert_path, tls, .. } = self;
-        if tls || !cert_path.is_empty() || uri.starts_with("grpcs://") {
-            return Err(refused(&uri, NO_TLS));
+        let by_tls = uri.strip_prefix("grpcs://");
+        let roots = (tls || by_tls.is_some()).then(|| Roots::of(&cert_path));
+        if roots.is_none() && !cert_path.is_empty() {
+            return Err(refused(&uri, "found `certPath` without TLS, expected `tls` to be true or grpcs://HOST:PORT beside it"));
         }
-        let name = uri.strip_prefix("grpc://").unwrap_or(&uri).to_owned();
+        let name = by_tls.or_else(|| uri.strip_prefix("grpc://")).unwrap_or(&uri).to_owned();
         let authority = name.parse::<Authority>().ok().filter(|authority| authority.port().is_some());
         let Some(authority) = authority else {
             return Err(refused(
@@ -187,7 +190,7 @@ impl Given {
                 "found no address of a sync service, expected grpc://HOST:PORT (no other name resolver is supported)",
             ));
         };
-        Ok(Source { name, place: Place::Grpc(Peer { authority, provider_id, selector, max_message }) })
+        Ok(Source { name, place: Place::Grpc(Peer { authority, roots, provider_id, selector, max_message }) })
     }
 }
 
@@ -222,8 +225,6 @@ mod tests {
             ("gs://bucket/flags.json", "file:PATH"),
             ("s3://bucket/flags.json", "file:PATH"),
             ("azblob://bucket/flags.json", "file:PATH"),
-            ("https://flags/a.json", "proxy"),
-            ("grpcs://flags:8015", "proxy"),
             ("envoy://flags:8015/name", "file:PATH"),
             ("flags.json", "file:PATH"),
             ("grpc://flags", "grpc://HOST:PORT"),
@@ -246,6 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn tls_is_what_the_uri_or_the_fields_say() {
+        let roots = |source: Source| match source.place {
+            Place::Http(server) => server.roots,
+            Place::Grpc(peer) => peer.roots,
+            Place::File(_) => None,
+        };
+        let grpc = Source::of_uri("grpcs://flags:8015").unwrap();
+        assert_eq!((grpc.name.as_str(), roots(grpc.clone())), ("flags:8015", Some(Roots::System)));
+        assert_eq!(roots(Source::of_uri("https://flags/a.json").unwrap()), Some(Roots::System));
+        assert_eq!(roots(Source::of_uri("grpc://flags:8015").unwrap()), None);
+        let file = Some(Roots::File("ca.pem".into()));
+        for fields in [
+            json!({ "uri": "x:1", "provider": "grpc", "tls": true, "certPath": "ca.pem" }),
+            json!({ "uri": "grpcs://x:1", "provider": "grpc", "certPath": "ca.pem" }),
+            json!({ "uri": "https://x", "provider": "http", "certPath": "ca.pem" }),
+        ] {
+            assert_eq!(roots(one(fields.clone()).unwrap()), file, "{fields}");
+        }
+    }
+
+    #[test]
     fn a_source_that_is_wrong_is_refused_by_name() {
         for (source, named) in [
             (json!({ "uri": "x.json" }), "provider"),
@@ -253,8 +275,8 @@ mod tests {
             (json!({ "uri": "x", "provider": "etcd" }), "etcd"),
             (json!({ "uri": "http://x", "provider": "http", "interval": 0 }), "interval"),
             (json!({ "uri": "http://x", "provider": "http", "bearerToken": "a", "authHeader": "b" }), "authHeader"),
-            (json!({ "uri": "x:1", "provider": "grpc", "tls": true }), "TLS"),
-            (json!({ "uri": "x:1", "provider": "grpc", "certPath": "ca.pem" }), "TLS"),
+            (json!({ "uri": "x:1", "provider": "grpc", "certPath": "ca.pem" }), "`tls`"),
+            (json!({ "uri": "grpcs://x", "provider": "grpc" }), "grpc://HOST:PORT"),
             (json!({ "uri": "http://x", "provider": "http", "oauth": {} }), "bearerToken"),
             (json!("x"), "object"),
         ] {

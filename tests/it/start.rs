@@ -535,7 +535,7 @@ async fn evaluations_are_counted_under_flagds_names() {
 }
 
 /// A process whose log is read.
-struct Logged {
+pub struct Logged {
     child: Child,
     lines: mpsc::Receiver<String>,
     /// Those that nobody has asked for yet: parts of the process speak in whatever order.
@@ -543,7 +543,7 @@ struct Logged {
 }
 
 impl Logged {
-    fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
+    pub fn start(args: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = command();
         command.arg("start").args(args).envs(environment.iter().copied());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -554,7 +554,7 @@ impl Logged {
     }
 
     /// Reads on until a line has this, if none had it yet.
-    fn line(&self, with: &str) -> String {
+    pub fn line(&self, with: &str) -> String {
         let mut before = self.passed.borrow_mut();
         if let Some(at) = before.iter().position(|line| line.contains(with)) {
             return before.remove(at);
@@ -621,7 +621,6 @@ fn what_is_not_served_is_refused_before_anything_starts() {
         (&["-t", "otel"][..], "--metrics-exporter is not supported"),
         (&["-f", "core.openfeature.dev/ns/flags"], "ConfigMap"),
         (&["-f", "gs://bucket/x.json"], "buckets are not read"),
-        (&["-f", "https://x/y.json"], "TLS is not built in"),
         (&["-o", "https://collector:4317", "-A", "ca.pem"], "--otel-ca-path is not supported"),
         (&["-s", "{"], "--sources is no JSON"),
         (&["--config", "/nonexistent.json"], "/nonexistent.json"),

@@ -1,5 +1,6 @@
 //! TLS of `yardarm start`: real processes, with certificates that are made here.
 
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -11,15 +12,15 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tonic::transport::{Channel, Endpoint, Uri};
 use yardarm::sidecar::{Limits, Serve, Tls};
 use yardarm::wire::flagd::sync::flag_sync_service_client::FlagSyncServiceClient;
@@ -29,7 +30,7 @@ use yardarm::wire::flagd::v2::service_client::ServiceClient;
 
 use crate::pod::{FLAGS, Pod, soon, unix_channel};
 use crate::process::{Process, channel, command};
-use crate::start::{SOMEWHERE, flag, get, start, until, uri};
+use crate::start::{Logged, SOMEWHERE, flag, get, start, until, uri};
 
 /// A root, and what it signed for the loopback, in files beside a document.
 struct Papers(TempDir);
@@ -210,6 +211,72 @@ async fn the_two_files_may_stand_in_the_configuration() {
     fs::write(papers.at("config.json"), config.to_string()).unwrap();
     let process = start(&["--config", &papers.text("config.json")]);
     assert!(soon(papers.open(process.tcp(), b"h2", &[&TLS13])).await.is_ok());
+}
+
+/// A web server over TLS that has one document.
+async fn serve_web(papers: &Papers) -> String {
+    let (cert, key) = (CertificateDer::from_pem_file(papers.at("cert.pem")), PrivateKeyDer::from_pem_file(papers.at("key.pem")));
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![cert.unwrap()], key.unwrap()).unwrap();
+    let (acceptor, body) = (TlsAcceptor::from(Arc::new(config)), flag("a", "by-web"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // One that does not trust the certificate goes here.
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let body = body.clone();
+            let answer = hyper::service::service_fn(move |_| {
+                let answer = http::Response::new(Full::new(Bytes::from(body.clone())));
+                async { Ok::<_, Infallible>(answer) }
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+        }
+    });
+    format!("https://{at}/flags.json")
+}
+
+async fn served(process: &Process) -> String {
+    until("it is ready", || get(process.management(), "/readyz").0 == 200);
+    soon(ServiceClient::new(channel(process.tcp())).resolve_string(question())).await.unwrap().into_inner().value.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flags_come_over_tls_from_a_sync_service_and_a_web_server_that_a_file_vouches_for() {
+    let papers = Papers::new();
+    let (upstream, web) = (papers.start(&[]), serve_web(&papers).await);
+    let root = papers.text("root.pem");
+    for (source, value) in [
+        (json!({ "uri": upstream.sync(), "provider": "grpc", "tls": true, "certPath": root }), "x"),
+        (json!({ "uri": format!("grpcs://{}", upstream.sync()), "provider": "grpc", "certPath": root }), "x"),
+        (json!({ "uri": web, "provider": "http", "certPath": root }), "by-web"),
+    ] {
+        assert_eq!(served(&start(&["-s", &json!([source]).to_string()])).await, value, "{source}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_file_the_roots_of_the_system_count_and_nobody_else_is_believed() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let (upstream, web) = (papers.start(&[]), serve_web(&papers).await);
+    let (ours, theirs, none) = (papers.text("root.pem"), others.text("root.pem"), papers.text("none.pem"));
+    let grpc = format!("grpcs://{}", upstream.sync());
+    for uri in [&grpc, &web] {
+        let process = Logged::start(&[&SOMEWHERE[..], &["-f", uri]].concat(), &[("SSL_CERT_FILE", &ours)]);
+        process.line("flags of the source are served");
+        let process = Logged::start(&[&SOMEWHERE[..], &["-f", uri]].concat(), &[("SSL_CERT_FILE", &theirs)]);
+        process.line("invalid peer certificate");
+        let provider = if *uri == grpc { "grpc" } else { "http" };
+        let source = json!([{ "uri": uri, "provider": provider, "certPath": none }]).to_string();
+        let process = Logged::start(&[&SOMEWHERE[..], &["-s", &source]].concat(), &[]);
+        assert!(process.line("cannot read `certPath`").contains(&none));
+    }
+    // In clear where TLS is expected, and the other way round.
+    let plain = start(&["-f", &uri(&papers.at("flags.json"))]);
+    let secret = Logged::start(&[&SOMEWHERE[..], &["-f", &format!("grpcs://{}", plain.sync())]].concat(), &[("SSL_CERT_FILE", &ours)]);
+    secret.line("the source cannot be read");
+    let open = Logged::start(&[&SOMEWHERE[..], &["-f", &format!("grpc://{}", upstream.sync())]].concat(), &[]);
+    open.line("the source cannot be read");
 }
 
 #[test]

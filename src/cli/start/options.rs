@@ -14,11 +14,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 
-    /// Where flags are: file:PATH, http://HOST/PATH or grpc://HOST:PORT. Of several the later ones win
+    /// Where flags are: file:PATH, http(s)://HOST/PATH or grpc(s)://HOST:PORT. Of several the later ones win
     #[arg(short = 'f', long, env = "FLAGD_URI", value_name = "URI", value_delimiter = ',')]
     pub(super) uri: Vec<String>,
 
-    /// The same as a JSON list of objects: uri, provider, selector, providerID, interval, bearerToken, authHeader, maxMsgSize
+    /// The same as a JSON list of objects: uri, provider, selector, providerID, interval, bearerToken, authHeader, maxMsgSize, tls,
+    /// certPath
     #[arg(short = 's', long, env = "FLAGD_SOURCES", value_name = "JSON", hide_env_values = true)]
     pub(super) sources: Option<String>,
 
