@@ -45,7 +45,6 @@ const (
 const (
 	olderDefaults = "the provider has the defaults of before testbed 3.10 in its own code; the server is not asked"
 	noStale       = "in RPC mode the provider goes from ready to error: it has no stale"
-	noTLS         = "the server has no TLS: it says so, and ends"
 	noEnrichment  = "in process the provider takes no context from the server"
 )
 
@@ -58,8 +57,6 @@ var modes = map[string]mode{
 		skips: []skip{
 			{"Default Config", "retryBackoffMaxMs", olderDefaults},
 			{"Default Config", "retryGracePeriod", olderDefaults},
-			{"Connection", "a ssl flagd provider", noTLS},
-			{"Provider reconnection", "a ssl flagd provider", noTLS},
 			{"Provider forbidden", "fatalStatusCodes", "in RPC mode the provider takes no status for fatal"},
 			{"Use enriched context on connection error for RPC", "stale", noStale},
 			{"Provider events chain ready -> stale -> error -> ready", "stale", noStale},
@@ -74,8 +71,6 @@ var modes = map[string]mode{
 		skips: []skip{
 			{"Default Config", "retryBackoffMaxMs", olderDefaults},
 			{"Default Config", "retryGracePeriod", olderDefaults},
-			{"Connection", "a ssl flagd provider", noTLS},
-			{"Provider reconnection", "a ssl flagd provider", noTLS},
 			{"Connection", "a socket flagd provider", "in process the provider has no Unix sockets"},
 			{"Use enriched context", "stable", noEnrichment},
 			{"Use enriched context", "syncpayload", noEnrichment},
