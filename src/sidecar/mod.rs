@@ -48,6 +48,6 @@ mod workers;
 pub use args::{Args, Limits, Listen, Serve, Upstream, pairs};
 pub use listen::BindError;
 pub use observe::{INSPECTION, PURPOSE};
-pub use start::{Flags, Running, StandIn, serve, serve_in_place_of_flagd, start};
+pub use start::{Flags, Running, StandIn, is_served, serve, serve_in_place_of_flagd, start};
 pub use tls::{Tls, Unusable};
 pub use workers::Workers;

@@ -35,6 +35,8 @@ pub(super) struct Pod {
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
     pub(super) cors: Cors,
+    /// Of this process alone.
+    pub(super) salt: u64,
 }
 
 /// What one thread keeps for a pod.

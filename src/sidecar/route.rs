@@ -2,10 +2,12 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 use tonic::Status;
 use tower::Service as _;
 use tower::util::BoxCloneSyncService;
@@ -35,6 +37,9 @@ pub(super) struct Others {
     pub(super) reflection: Option<Generated>,
     pub(super) reflection_alpha: Option<Generated>,
 }
+
+/// Until a generated service has its message and begins to answer.
+const BEGUN_WITHIN: Duration = Duration::from_secs(10);
 
 /// What answers the calls of one connection.
 #[derive(Clone)]
@@ -88,6 +93,10 @@ impl Router {
         match request.uri().path() {
             "/yardarm.v1.Evaluation/Evaluate" => evaluate(desk, request),
             "/yardarm.v1.Evaluation/EvaluateBatch" => evaluate_batch(desk, request),
+            // Questions without an end want the pings of HTTP/2.
+            "/yardarm.v1.Evaluation/EvaluateStream" if request.version() < Version::HTTP_2 => {
+                Call::answered(only(StatusCode::HTTP_VERSION_NOT_SUPPORTED))
+            }
             "/yardarm.v1.Evaluation/EvaluateStream" => Call::answered(respond(evaluate_stream(desk, request))),
             "/yardarm.v1.Evaluation/WatchFlags" => Call::waiting(watch_flags(Arc::clone(desk), request)),
             path => match (flagd::at(path), self.others.at(path)) {
@@ -181,9 +190,10 @@ fn generated(mut service: Generated, desk: &Desk, request: Request<Incoming>) ->
     let shutdown = desk.pod.shutdown.clone();
     let drain = async move { shutdown.requested().await };
     Call::waiting(async move {
-        match service.call(request).await {
-            Ok(response) => response.map(|body| Body::generated(body, drain)),
-            Err(never) => match never {},
+        match timeout(BEGUN_WITHIN, service.call(request)).await {
+            Ok(Ok(response)) => response.map(|body| Body::generated(body, drain)),
+            Ok(Err(never)) => match never {},
+            Err(_) => refuse(Status::deadline_exceeded("the call did not arrive within 10 s")),
         }
     })
 }

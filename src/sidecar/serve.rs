@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 
@@ -28,6 +29,9 @@ const MAX_WAITING: usize = 1024;
 
 /// For the first bytes of a connection that came as the shutdown began.
 const LAST_WORDS_WITHIN: Duration = Duration::from_millis(250);
+
+/// A peer that has not acknowledged anything for so long is gone.
+const GONE_AFTER: Duration = Duration::from_secs(45);
 
 /// Streams of one connection: a watcher beyond the limit would hang in silence (performance.md, trap 2).
 pub(super) const MAX_STREAMS: u32 = 20_000;
@@ -62,6 +66,7 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;
+                found_out_when_gone(&SockRef::from(&stream))?;
                 Ok(Socket::Tcp(stream.into_std()?))
             }
             Self::Unix(socket) => {
@@ -82,6 +87,7 @@ impl Listener {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
+                    found_out_when_gone(&SockRef::from(&stream))?;
                     Ok(Socket::Tcp(stream))
                 }),
                 Err(_) => return,
@@ -123,6 +129,14 @@ pub(super) async fn accept(listener: Listener, end: impl Future<Output = ()>, ad
         }
     }
     listener.leave(admit);
+}
+
+/// HTTP/1.1 has no pings: of a peer that is gone, or does not read what it asked for, the kernel says so.
+fn found_out_when_gone(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(GONE_AFTER))?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(GONE_AFTER))?;
+    Ok(())
 }
 
 /// The peer left between its handshake and our accept.

@@ -37,6 +37,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Applications of one pod keep few connections of HTTP/1.1; each may hold a body in memory.
 const MAX_OFREP_CONNECTIONS: usize = 256;
 
+/// Requests that one connection of the sync service may have open: more than there may be subscribers, so that one too many is told so.
+const MAX_SYNC_STREAMS: u32 = 2048;
+
 /// Requests that one connection may have open there.
 const MAX_OFREP_STREAMS: u32 = 128;
 
@@ -87,7 +90,7 @@ pub async fn start(args: Args, shutdown: Shutdown) -> anyhow::Result<Running> {
     let following = Some(Arc::clone(local.metrics()));
     let flags = Flags { replica: local.replica().clone(), environment: upstream.environment, following };
     let (environment, identity) = (settings.environment.clone(), settings.identity.clone());
-    let (running, evidence, follower) = if args.hand_over {
+    let (running, evidence, follower) = if args.hand_over && is_served(args.listen).await {
         // From here on connections come here too, and the other process still knows the flags.
         let follower = local.follow(settings);
         tokio::select! {
@@ -224,6 +227,7 @@ async fn serve_logging(
         subscribers: Places::new(MAX_SUBSCRIBERS),
         observer,
         cors: Cors::of(cors_origins),
+        salt: rand::random(),
     });
     let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
     if let Some(scribe) = scribe {
@@ -249,7 +253,7 @@ async fn serve_logging(
     let sync: Vec<_> = sync.map(Listener::Tcp).into_iter().chain(sync_unix.map(Listener::Unix)).collect();
     if !sync.is_empty() {
         tokio::spawn(press.run(shutdown.clone()));
-        let entrance = enter(Door::Sync, Protocol::new(limits, MAX_STREAMS).over(args.tls.clone()), &Places::new(MAX_CONNECTIONS));
+        let entrance = enter(Door::Sync, Protocol::new(limits, MAX_SYNC_STREAMS).over(args.tls.clone()), &Places::new(MAX_CONNECTIONS));
         sync.into_iter().for_each(|listener| _ = home.spawn(Arc::clone(&entrance).accept(listener)));
     }
     let entrance = enter(Door::Evaluation, Protocol::new(limits, MAX_STREAMS).over(args.tls.clone()), &pod.connections);
@@ -266,6 +270,11 @@ async fn serve_logging(
 async fn usable(replica: Replica, token: Token) {
     until_usable(&replica).await;
     token.done();
+}
+
+/// Whether somebody serves there, from whom it can be taken over. Without, nobody gains by waiting for flags before listening.
+pub async fn is_served(address: SocketAddr) -> bool {
+    address.port() != 0 && tokio::net::TcpStream::connect(address).await.is_ok()
 }
 
 /// Returns, or never: whoever waits holds the sender of the changes.

@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// From the end of the header to the end of the body.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// A body that is too large is read on for a moment and thrown away: a peer that is still sending would find the connection closed, and not
+/// hear why.
+const THROWN_AWAY_WITHIN: Duration = Duration::from_millis(500);
+const THROWN_AWAY_BYTES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotWhole {
@@ -20,15 +26,38 @@ pub(super) enum NotWhole {
     Broken(String),
 }
 
-pub(super) async fn read(body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes, NotWhole> {
+pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes, NotWhole> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(NotWhole::TooLarge(limit));
+    let end = Instant::now() + WITHIN;
+    let mut whole = BytesMut::new();
+    let mut is_too_large = announced.is_some_and(|length| length > limit);
+    while !is_too_large {
+        let frame = match timeout_at(end, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => return Err(NotWhole::Broken(error.to_string())),
+            Ok(None) => return Ok(whole.freeze()),
+            Err(_) => return Err(NotWhole::Late),
+        };
+        let Ok(data) = frame.into_data() else { continue };
+        is_too_large = whole.len() + data.len() > limit;
+        if !is_too_large {
+            whole.extend_from_slice(&data);
+        }
     }
-    match tokio::time::timeout(WITHIN, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(NotWhole::TooLarge(limit)),
-        Ok(Err(error)) => Err(NotWhole::Broken(error.to_string())),
-        Err(_) => Err(NotWhole::Late),
+    drop(whole);
+    if announced.is_none_or(|length| length <= THROWN_AWAY_BYTES) {
+        // How it ends does not matter.
+        _ = timeout(THROWN_AWAY_WITHIN, throw_away(body)).await;
+    }
+    Err(NotWhole::TooLarge(limit))
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+        if bytes > THROWN_AWAY_BYTES {
+            return;
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! there yet.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) async fn follow(path: PathBuf, desk: &Desk) {
     };
     // Watched first, read after: what changes between is told.
     followed.arm();
-    if !followed.read().await {
+    if !followed.read(false).await {
         return;
     }
     let mut look = interval(LOOK);
@@ -56,11 +56,11 @@ pub(super) async fn follow(path: PathBuf, desk: &Desk) {
         let is_heard = tokio::select! {
             is_written = followed.is_written() => {
                 followed.arm();
-                !is_written || followed.read().await
+                !is_written || followed.read(false).await
             }
             _ = look.tick() => {
                 followed.arm();
-                !followed.is_changed() || followed.read().await
+                !followed.is_changed() || followed.read(true).await
             }
         };
         if !is_heard {
@@ -95,7 +95,11 @@ impl Followed<'_> {
                 // A link that leads elsewhere now has a name of its own.
                 happened.iter().any(is_named) || self.shape().is_some_and(|shape| self.read != Some(shape) && is_settled(&happened))
             }
-            Err(_) => false,
+            // The looks go on.
+            Err(_) => {
+                tokio::time::sleep(LOOK).await;
+                false
+            }
         }
     }
 
@@ -121,13 +125,15 @@ impl Followed<'_> {
         is_still && (shape != self.read || shape.is_none() && !self.is_told)
     }
 
-    /// False when nobody listens any more.
-    async fn read(&mut self) -> bool {
+    /// False when nobody listens any more. `is_settled`: nobody is writing.
+    async fn read(&mut self, is_settled: bool) -> bool {
         let shape = self.shape();
         let report = match read(&self.path).await {
+            // A writer begins so. Should it end so, a look tells it.
+            Ok(text) if text.trim_ascii().is_empty() && self.read.is_some() && !is_settled => return true,
             Ok(text) if text.trim_ascii().is_empty() && self.read.is_some() => {
-                // A writer begins so. Should it end so, the next look tells it.
-                return true;
+                (self.read, self.is_told) = (None, true);
+                Report::Lost("the file is empty".to_owned())
             }
             Ok(text) => {
                 self.read = shape;
@@ -158,11 +164,13 @@ fn directory(path: &Path) -> &Path {
 async fn read(path: &Path) -> io::Result<String> {
     let path = path.to_owned();
     let read = move || {
-        let bytes = std::fs::metadata(&path)?.len();
-        if bytes > limits::DOCUMENT_BYTES as u64 {
-            return Err(io::Error::other(format!("found {bytes} bytes, expected at most {}", limits::DOCUMENT_BYTES)));
+        let mut text = String::new();
+        let most = limits::DOCUMENT_BYTES as u64;
+        std::fs::File::open(&path)?.take(most + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > most {
+            return Err(io::Error::other(format!("found more than {most} bytes")));
         }
-        std::fs::read_to_string(&path)
+        Ok(text)
     };
     tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
 }

@@ -13,6 +13,8 @@ use crate::flag::{Delta, Digest, Item, ItemKind, ItemName, Position, Revision, S
 #[derive(Debug, Default)]
 pub(super) struct Said {
     flags: BTreeMap<(String, String), Bytes>,
+    /// Of these, what was never good: it gives way to anything that is said later.
+    never_good: BTreeSet<(String, String)>,
     segments: BTreeMap<String, Bytes>,
 }
 
@@ -69,7 +71,7 @@ impl Merge {
         let Some(said) = self.sources.get_mut(source) else { return Change::None };
         let News { mut flags, unread_flags, unreadable, segments } = news;
         for (place, definition) in &said.flags {
-            if unread_flags.contains(&place.0) && !flags.contains_key(place) {
+            if unread_flags.contains(&place.0) && !flags.contains_key(place) && !said.never_good.contains(place) {
                 flags.insert(place.clone(), definition.clone());
             }
         }
@@ -77,9 +79,11 @@ impl Merge {
             flags.range((key.clone(), String::new())..).next().is_some_and(|((known, _), _)| known == key)
         };
         let news: Vec<_> = unreadable.into_iter().filter(|((key, _), _)| !is_among(&flags, key)).collect();
+        let mut never_good: BTreeSet<_> = news.iter().map(|(place, _)| place.clone()).collect();
         flags.extend(news);
         for key in unread_flags {
             if !is_among(&flags, &key) {
+                never_good.insert((key.clone(), String::new()));
                 flags.insert((key, String::new()), Bytes::from_static(UNREAD));
             }
         }
@@ -87,7 +91,7 @@ impl Merge {
         let segments = segments.into_iter().filter_map(|(key, segment)| known(&key, segment).map(|segment| (key, segment))).collect();
         let touched_flags: BTreeSet<String> = differing(&said.flags, &flags).map(|(key, _)| key.clone()).collect();
         let touched_segments: BTreeSet<String> = differing(&said.segments, &segments).cloned().collect();
-        *said = Said { flags, segments };
+        *said = Said { flags, never_good, segments };
         let mut edit = Edit::default();
         touched_segments.iter().for_each(|key| self.segment(key, &mut edit));
         touched_flags.iter().for_each(|key| self.flag(key, &mut edit));
@@ -247,6 +251,25 @@ mod tests {
         assert_eq!(held(&merge), ["a=good", "b=y", "new={}"]);
         merge.take(0, news(&["b=y"]), 0);
         assert_eq!(held(&merge), ["b=y"], "what is deleted is gone");
+    }
+
+    #[test]
+    fn what_was_never_good_gives_way_to_what_is_said_later() {
+        let mut merge = Merge::new(1, 7);
+        let broken = |definition: &str| News {
+            unread_flags: ["a".to_owned()].into(),
+            unreadable: news(&[&format!("a={definition}")]).flags,
+            ..News::default()
+        };
+        merge.take(0, News { unread_flags: ["a".to_owned()].into(), ..News::default() }, 0);
+        assert_eq!(held(&merge), ["a={}"]);
+        for word in ["first", "second"] {
+            merge.take(0, broken(word), 0);
+            assert_eq!(held(&merge), [format!("a={word}")]);
+        }
+        merge.take(0, news(&["a=good"]), 0);
+        merge.take(0, broken("third"), 0);
+        assert_eq!(held(&merge), ["a=good"]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::{Clock as _, SystemClock};
 use crate::flag::{Assumed, Problems, Scalar, Tolerated};
@@ -30,9 +30,13 @@ pub(super) struct Owner {
     /// Each until its source has said something.
     tokens: Vec<Option<Token>>,
     lost: Vec<bool>,
+    /// What each said last could not be read.
+    unusable: Vec<bool>,
     merge: Merge,
     writer: Writer,
     assumed: Assumed,
+    /// The revision that the writer did not take: it is not tried again before the next change.
+    refused: Option<u64>,
     /// What was told of flags that do not compile.
     rejected: BTreeSet<String>,
     /// Keys of flags of which it was told before that they cannot be read.
@@ -42,9 +46,9 @@ pub(super) struct Owner {
 impl Owner {
     pub(super) fn new(names: Vec<Arc<str>>, tokens: Vec<Token>, writer: Writer, assumed: Assumed) -> Self {
         let merge = Merge::new(names.len(), rand::random());
-        let lost = vec![true; names.len()];
+        let (lost, unusable) = (vec![true; names.len()], vec![false; names.len()]);
         let tokens = tokens.into_iter().map(Some).collect();
-        Self { names, tokens, lost, merge, writer, assumed, rejected: BTreeSet::new(), unread: BTreeSet::new() }
+        Self { names, tokens, lost, unusable, merge, writer, assumed, refused: None, rejected: BTreeSet::new(), unread: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut reports: mpsc::Receiver<(usize, Report)>, shutdown: Shutdown) {
@@ -56,7 +60,13 @@ impl Owner {
         let mut confirm = interval(CONFIRM);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let aged = self.writer.age_is_told_in();
+            if aged == Some(Duration::ZERO) {
+                self.writer.tell_of_age();
+                continue;
+            }
             tokio::select! {
+                () = sleep(aged.unwrap_or_default()), if aged.is_some() => {}
                 Some((source, report)) = reports.recv() => self.hear(source, report).await,
                 _ = confirm.tick() => self.confirm(),
                 () = shutdown.requested() => return,
@@ -73,11 +83,17 @@ impl Owner {
                 }
                 return;
             }
+            // It is what could not be read.
+            Report::Unchanged if self.unusable[source] => return,
             Report::Unchanged => {}
             Report::Document(text) => match read(text, self.assumed).await {
-                Ok(tolerated) => self.take(source, &name, tolerated),
+                Ok(tolerated) => {
+                    self.unusable[source] = false;
+                    self.take(source, &name, tolerated);
+                }
                 Err(problems) => {
                     *lost = true;
+                    self.unusable[source] = true;
                     tracing::warn!(source = %name, "the document cannot be read, what it said before is served: {}", line(&problems));
                     return;
                 }
@@ -142,7 +158,10 @@ impl Owner {
         };
         match applied {
             Ok(applied) => self.tell_rejected(&applied.rejected),
-            Err(refused) => tracing::error!(%refused, "the flags of the sources together cannot be held; what was held is served"),
+            Err(refused) => {
+                self.refused = Some(self.merge.revision());
+                tracing::error!(%refused, "the flags of the sources together cannot be held; what was held is served");
+            }
         }
     }
 
@@ -158,6 +177,7 @@ impl Owner {
 
     fn confirm(&mut self) {
         if self.merge.revision() > 0
+            && self.refused != Some(self.merge.revision())
             && !self.lost.contains(&true)
             && let Err(refused) = self.writer.confirm_fresh(self.merge.position(), self.merge.digest())
         {

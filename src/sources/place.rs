@@ -165,6 +165,9 @@ impl Given {
         let Some(uri) = uri.filter(|uri| [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme())) else {
             return Err(refused(&name, "found no address of a web server, expected http://HOST:PORT/PATH"));
         };
+        if let Some(host) = uri.authority().and_then(without_user) {
+            return Err(refused(host, "found a user or a password in the address, expected them in `authHeader`"));
+        }
         let roots = (uri.scheme() == Some(&Scheme::HTTPS)).then(|| Roots::of(&cert_path));
         let authorization = match (bearer_token, auth_header) {
             (Some(_), Some(_)) => return Err(refused(&name, "found `bearerToken` and `authHeader`, expected one of them")),
@@ -190,8 +193,16 @@ impl Given {
                 "found no address of a sync service, expected grpc://HOST:PORT (no other name resolver is supported)",
             ));
         };
+        if let Some(host) = without_user(&authority) {
+            return Err(refused(host, "found a user in the address, which a sync service does not ask for"));
+        }
         Ok(Source { name, place: Place::Grpc(Peer { authority, roots, provider_id, selector, max_message }) })
     }
+}
+
+/// The rest of an address that has a user in it: it would stand in logs, in `/readyz` and in the flags.
+fn without_user(authority: &Authority) -> Option<&str> {
+    authority.as_str().rsplit_once('@').map(|(_, host)| host)
 }
 
 /// Without the value.
@@ -216,6 +227,14 @@ mod tests {
         assert!(matches!(Source::of_uri("http://flags/a.json").unwrap().place, Place::Http(_)));
         let grpc = Source::of_uri("grpc://flags:8015").unwrap();
         assert_eq!(grpc.name, "flags:8015");
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_shown() {
+        for uri in ["https://ana:secret@host/flags.json", "grpc://ana:secret@host:8015"] {
+            let refused = Source::of_uri(uri).unwrap_err().to_string();
+            assert!(refused.contains("host") && !refused.contains("secret"), "{refused}");
+        }
     }
 
     #[test]

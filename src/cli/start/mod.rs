@@ -47,7 +47,7 @@ async fn start(settings: Settings, shutdown: Shutdown, out: &mut Out) -> Outcome
     sources::start(sources, writer, Assumed { fractional_version }, &readiness, &shutdown);
     let workers =
         Workers::start(serve.threads).map_err(|error| Failure::unable(format!("cannot start the threads that answer: {error}")))?;
-    if serve.hand_over {
+    if serve.hand_over && sidecar::is_served(serve.listen).await {
         // From here on connections come here too, and the other process still knows the flags.
         tokio::select! {
             () = readiness.wait() => {}

@@ -83,6 +83,13 @@ pub struct Local {
     metrics: Arc<Metrics>,
 }
 
+/// A data directory that another sidecar used.
+struct Inheritance {
+    disk: Disk,
+    guard: Guard,
+    last: Option<Generation>,
+}
+
 /// A data directory that another sidecar still uses.
 struct Awaited {
     dir: PathBuf,
@@ -238,16 +245,16 @@ impl Local {
 }
 
 impl Awaited {
-    /// Until the directory is free. What the other process wrote last is not read again: the control plane has told it here too. Who leaves
-    /// before looks once more: what it holds is to be there for the next one.
-    async fn inherit(self, leaving: CancellationToken, to: oneshot::Sender<(Disk, Guard)>) {
+    /// Until the directory is free, and then with what the other process wrote last: it may be news. Who leaves before looks once more: what it
+    /// holds is to be there for the next one.
+    async fn inherit(self, leaving: CancellationToken, to: oneshot::Sender<Inheritance>) {
         loop {
             let is_last = leaving.is_cancelled();
             match Disk::open(&self.dir, &self.version, &self.environment) {
-                Ok((disk, guard, _)) => {
+                Ok((disk, guard, found)) => {
                     tracing::info!(dir = %self.dir.display(), "the data directory was taken over");
                     // An owner that has ended keeps nothing.
-                    let _ = to.send((disk, guard));
+                    let _ = to.send(Inheritance { disk, guard, last: found.generation });
                     return;
                 }
                 Err(disk::Error::Locked { .. }) if !is_last => {}

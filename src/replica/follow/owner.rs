@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock::Micros;
 use crate::flag::{Delta, Digest, Kill, Position, State};
-use crate::replica::disk::{Disk, Guard, SURVIVED_AFTER, Suspect};
+use crate::replica::disk::{Generation, Guard, SURVIVED_AFTER, Suspect};
 use crate::replica::{Applied, Resync, Writer};
 use crate::wire::replication::ResyncCause;
 use crate::wire::trip::Trip;
 
+use super::Inheritance;
 use super::board::Board;
 use super::metrics::{Lane, Metrics, count};
 use super::saver::{Saver, Turn};
@@ -99,7 +100,7 @@ impl Owner {
         mut kills: mpsc::Receiver<FromLane>,
         mut guards: mpsc::Receiver<FromGuards>,
         mut log: mpsc::Receiver<FromLog>,
-        inherited: oneshot::Receiver<(Disk, Guard)>,
+        inherited: oneshot::Receiver<Inheritance>,
     ) {
         let (mut kills_open, mut log_open, mut may_inherit) = (true, true, true);
         let mut inherited = std::pin::pin!(inherited);
@@ -120,8 +121,8 @@ impl Owner {
                 Some(said) = guards.recv() => self.guard(said),
                 found = inherited.as_mut(), if may_inherit => {
                     may_inherit = false;
-                    if let Ok((disk, guard)) = found {
-                        self.inherit(disk, guard);
+                    if let Ok(inheritance) = found {
+                        self.inherit(inheritance);
                     }
                 }
                 said = log.recv(), if log_open => match said {
@@ -139,8 +140,8 @@ impl Owner {
                 () = sleep_until(self.survived_at.unwrap_or_else(Instant::now)), if self.survived_at.is_some() => self.survived(),
             }
         }
-        if may_inherit && let Ok((disk, guard)) = inherited.await {
-            self.inherit(disk, guard);
+        if may_inherit && let Ok(inheritance) = inherited.await {
+            self.inherit(inheritance);
         }
         self.survived();
         if self.writer.replica().is_usable() {
@@ -192,12 +193,26 @@ impl Owner {
         self.saver.changed(true);
     }
 
-    /// The data directory of a process that has ended. What is held is at least as new as what lies there.
-    fn inherit(&mut self, disk: Disk, guard: Guard) {
+    /// The data directory of a process that has ended. What that one wrote after it was looked at here is served too, unless this one has gone
+    /// further: a kill or a trip that came when nobody could be heard any more must not be written over.
+    fn inherit(&mut self, Inheritance { disk, guard, last }: Inheritance) {
+        let held = self.writer.position();
+        let is_news = |saved: &crate::replica::Saved| {
+            let Position { epoch, revision } = saved.state.position;
+            !self.writer.replica().is_usable() || epoch == held.epoch && revision >= held.revision
+        };
+        if let Some(Generation { saved, fresh_us, .. }) = last.filter(|last| is_news(&last.saved)) {
+            let fresh_us = fresh_us.max(self.writer.replica().fresh_us());
+            if let Err(reason) = self.writer.load(saved, fresh_us) {
+                tracing::error!(%reason, "what the sidecar before this one wrote last does not fit together and is not served");
+            }
+        }
         self.saver.inherit(disk);
         self.guard = Some(guard);
         self.survived_at = Some(Instant::now() + SURVIVED_AFTER);
-        self.saver.changed(true);
+        if self.writer.replica().is_usable() {
+            self.saver.changed(true);
+        }
     }
 
     fn guard(&mut self, said: FromGuards) {

@@ -15,6 +15,9 @@ impl Pod {
     /// Where the flag of this key is held that is taken; nowhere, if none is.
     #[inline]
     pub(in crate::sidecar) fn place<'k>(&self, key: &'k str, scope: Scope<'_>) -> Cow<'k, str> {
+        if overridden::is_place(key) {
+            return Cow::Borrowed(overridden::NOWHERE);
+        }
         if scope.selection.is_all() || !self.replica.is_usable() {
             return Cow::Borrowed(key);
         }

@@ -58,11 +58,18 @@ pub(super) fn tag(desk: &Desk, asking: &Asking) -> String {
         true => replica.cursor().stamp() ^ replica.position().epoch,
         false => replica.batch(|view| {
             let places = view.selected(asking.scope(desk));
-            let numbers = places.iter().flat_map(|place| view.with(place, |held| held.map_or(0, |held| held.number())).to_le_bytes());
-            metro64(&numbers.collect::<Vec<_>>())
+            let of = |place: &Arc<str>| view.with(place, |held| held.map(|held| (held.number(), held.flag.has_prerequisites())));
+            let flags: Vec<_> = places.iter().filter_map(of).collect();
+            let mut numbers: Vec<u8> = flags.iter().flat_map(|(number, _)| number.to_le_bytes()).collect();
+            if flags.iter().any(|(_, depends)| *depends) {
+                // On flags that may be of another selection.
+                numbers.extend(replica.cursor().stamp().to_le_bytes());
+            }
+            metro64(&numbers)
         }),
     };
-    format!("{stamp:016x}")
+    // Numbers begin anew with each process, and what they stand for does not.
+    format!("{:016x}", stamp ^ desk.pod.salt)
 }
 
 struct Refetch {

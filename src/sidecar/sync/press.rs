@@ -169,7 +169,9 @@ impl Press {
                 () = self.wanted.notified() => false,
                 () = shutdown.requested() => return,
             };
-            if is_changed && self.is_left() {
+            // At each turn: who asks once for each of many selections leaves nothing behind.
+            let is_left = self.is_left();
+            if is_changed && is_left {
                 // Whoever comes next begins anew.
                 plates.fragments.clear();
                 continue;

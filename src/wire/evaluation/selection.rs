@@ -4,6 +4,9 @@ use serde_json::{Map, Value as Json};
 
 use super::flagd::Definition;
 
+/// Of a selector: the path of a file, or the name of a set.
+const SELECTOR_BYTES: usize = 4096;
+
 /// What `Flagd-Selector` says, and in a request for a sync its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Selection {
@@ -29,6 +32,9 @@ impl Selection {
     /// What is wrong with it.
     pub fn parse(selector: &str) -> Result<Self, String> {
         let selector = selector.trim();
+        if selector.len() > SELECTOR_BYTES {
+            return Err(format!("the selector has {} bytes, at most {SELECTOR_BYTES} are taken", selector.len()));
+        }
         match selector.split_once('=') {
             None if selector.is_empty() => Ok(Self::All),
             None => Ok(Self::Source(selector.to_owned())),
@@ -97,6 +103,7 @@ mod tests {
             assert_eq!(Selection::parse(selector), Ok(expected), "{selector}");
         }
         assert!(Selection::parse("environment=prod").is_err());
+        assert!(Selection::parse(&"x".repeat(SELECTOR_BYTES)).is_ok() && Selection::parse(&"x".repeat(SELECTOR_BYTES + 1)).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! flagd's sync service (flagd.md 1.3): a document of all flags in one message, written once for everybody who gets it.
 
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use serde_json::{Map, Value as Json};
 
@@ -41,6 +43,7 @@ pub struct Configuration {
     frame: Bytes,
     /// Where in it the document lies.
     document: std::ops::Range<usize>,
+    fetched: OnceLock<Bytes>,
 }
 
 impl Configuration {
@@ -57,7 +60,7 @@ impl Configuration {
             write(out);
             put_delimited(out, 2, &context);
         });
-        Self { frame: frame.into(), document: start..start + len }
+        Self { frame: frame.into(), document: start..start + len, fetched: OnceLock::new() }
     }
 
     pub fn frame(&self) -> Bytes {
@@ -68,11 +71,14 @@ impl Configuration {
         self.frame.get(self.document.clone()).unwrap_or_default()
     }
 
-    /// A `FetchAllFlagsResponse` with its frame.
+    /// A `FetchAllFlagsResponse` with its frame, once for all that ask.
     pub fn fetched(&self) -> Bytes {
-        let mut frame = Vec::new();
-        write_message(&mut frame, field_len(self.document.len()), |out| put_delimited(out, 1, self.document()));
-        frame.into()
+        let fetched = self.fetched.get_or_init(|| {
+            let mut frame = Vec::new();
+            write_message(&mut frame, field_len(self.document.len()), |out| put_delimited(out, 1, self.document()));
+            frame.into()
+        });
+        fetched.clone()
     }
 }
 
