@@ -40,9 +40,11 @@
 //!
 //! # Invariants
 //! - Evaluation never touches the network, the disk or the control plane, and does not allocate to decide, but for a `targeting` that reads or
-//!   makes lists and objects, and for a split by `murmur3` of a key of more than about 100 bytes. A sidecar whose upstream is gone serves what it holds for ever, and says how old it is.
+//!   makes lists and objects, and for a split by `murmur3` of a key of more than about 100 bytes. A sidecar whose upstream is gone serves what
+//!   it holds for ever, and says how old it is.
 //! - `flag::compile` is the only place where a flag can be refused; `decide` is total. There is no evaluation error besides an unknown flag,
-//!   a type that was not asked for, a sidecar that never had a state, and a `targeting` that names no variant or needs too many steps.
+//!   a type that was not asked for, a sidecar that never had a state, and a `targeting` that names no variant or needs too many steps;
+//!   in `yardarm start`, where a document is served for all that is wrong in it, also a flag whose rule could not be read.
 //! - A kill is a register above everything else in the state, with a revision of its own: it may overtake the log and cannot be lost by a
 //!   resync, a restart or a flag that does not compile.
 //! - A sidecar kills a flag by itself only while it cannot hear the control plane, for its own pod alone, and until somebody has decided since.
