@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use tonic::{Code, Status};
 
 use super::dialect::Translated;
 use super::grpc::{draining, ok_trailers, trailers};
+use super::requests::Meter;
 
 /// Where the messages of a streamed answer come from. It is polled only when the connection can take more, so that it needs no queue.
 pub(super) trait Source: Send {
@@ -39,6 +41,8 @@ pub(super) enum Body {
     Text(Box<dyn Source>),
     /// In the words of another protocol.
     Translated(Box<Translated>),
+    /// Of a request that is measured.
+    Metered(Box<(Body, Arc<Meter>)>),
     /// Of a generated service; it ends with the sidecar, because nothing else ends the watch of a health check.
     Generated(Box<Generated>),
 }
@@ -51,6 +55,15 @@ pub(super) struct Generated {
 impl Body {
     pub(super) fn generated(inner: tonic::body::Body, drain: impl Future<Output = ()> + Send + 'static) -> Self {
         Self::Generated(Box::new(Generated { inner, drain: Box::pin(drain) }))
+    }
+}
+
+impl Body {
+    pub(super) fn metered(mut self, meter: Arc<Meter>) -> Self {
+        if let Self::Translated(translated) = &mut self {
+            translated.measure(Arc::clone(&meter));
+        }
+        Self::Metered(Box::new((self, meter)))
     }
 }
 
@@ -88,6 +101,15 @@ impl http_body::Body for Body {
                 return Poll::Ready(Some(Ok(Frame::data(text))));
             }
             Self::Translated(translated) => return translated.poll_frame(cx),
+            Self::Metered(metered) => {
+                let (inner, meter) = &mut **metered;
+                let polled = Pin::new(inner).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &polled {
+                    frame.data_ref().into_iter().for_each(|data| meter.wrote(data));
+                    frame.trailers_ref().into_iter().for_each(|trailers| meter.ends(trailers));
+                }
+                return polled;
+            }
             Self::Generated(generated) => {
                 let polled = Pin::new(&mut generated.inner).poll_frame(cx);
                 if polled.is_ready() || generated.drain.as_mut().poll(cx).is_pending() {
@@ -107,6 +129,7 @@ impl http_body::Body for Body {
             Self::Generated(generated) => generated.inner.is_end_stream(),
             Self::Plain(bytes) => bytes.is_empty(),
             Self::Translated(translated) => translated.is_end_stream(),
+            Self::Metered(metered) => metered.0.is_end_stream(),
             Self::Message(_) | Self::Trailers(_) | Self::Stream(_) | Self::Text(_) => false,
         }
     }
@@ -114,6 +137,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Plain(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Metered(metered) => metered.0.size_hint(),
             _ => SizeHint::default(),
         }
     }

@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tonic::{Code, Status};
 
 use crate::telemetry::evaluation::{self, Evaluation};
@@ -18,6 +17,7 @@ use crate::telemetry::evaluation::{self, Evaluation};
 use super::body::Body;
 use super::grpc::{Only, contained, refuse, respond};
 use super::pod::Desk;
+use super::request_body::RequestBody;
 
 /// The future of a call.
 pub(super) enum Call {
@@ -54,7 +54,7 @@ impl Call {
     }
 
     /// Reads the message, answers it with one message, and keeps the trace of a sampled call. `method` is fully qualified.
-    pub(super) fn unary<A>(desk: &Arc<Desk>, request: Request<Incoming>, method: &str, limit: usize, answer: A) -> Self
+    pub(super) fn unary<A>(desk: &Arc<Desk>, request: Request<RequestBody>, method: &str, limit: usize, answer: A) -> Self
     where
         A: FnOnce(&Desk, &[u8], Option<&Evaluation>) -> Result<Bytes, Status> + Send + 'static,
     {

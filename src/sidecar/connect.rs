@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use tonic::{Code, Status};
 
 use crate::telemetry::evaluation;
@@ -16,6 +15,8 @@ use super::dialect::{Dialect, Encoding, Translated, connect_code, connect_error,
 use super::flagd::{Asking, Called, MAX_QUESTION_BYTES, Method};
 use super::grpc::contained;
 use super::pod::Desk;
+use super::request_body::RequestBody;
+use super::requests::Failed;
 use super::whole::{self, NotWhole};
 
 /// In front of the one message of an answer.
@@ -26,7 +27,7 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
-pub(super) fn call(desk: &Arc<Desk>, called: Called, dialect: Dialect, request: Request<Incoming>) -> Call {
+pub(super) fn call(desk: &Arc<Desk>, called: Called, dialect: Dialect, request: Request<RequestBody>) -> Call {
     let desk = Arc::clone(desk);
     match (called.method, dialect) {
         (Method::EventStream, Dialect::ConnectStream(_)) => Call::waiting(events(desk, called, dialect, request)),
@@ -47,22 +48,25 @@ fn wrong_type(method: Method) -> Response<Body> {
     response
 }
 
-async fn events(desk: Arc<Desk>, called: Called, dialect: Dialect, request: Request<Incoming>) -> Response<Body> {
+async fn events(desk: Arc<Desk>, called: Called, dialect: Dialect, request: Request<RequestBody>) -> Response<Body> {
     let opened = match open(&desk, called, request.headers(), "connect-content-encoding") {
         Ok(asking) => called.events(desk, asking, request).await,
         Err(status) => Err(status),
     };
     // A stream has always begun well; how it ends is in its last frame.
-    let body = match opened {
-        Ok(events) => Translated::into_body(events, dialect),
-        Err(status) => Body::Plain(end_of_stream(&status)),
+    let mut response = match opened {
+        Ok(events) => Response::new(Translated::into_body(events, dialect)),
+        Err(status) => {
+            let mut response = Response::new(Body::Plain(end_of_stream(&status)));
+            response.extensions_mut().insert(Failed(status.code()));
+            response
+        }
     };
-    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, dialect.content_type());
     response
 }
 
-async fn unary(desk: Arc<Desk>, called: Called, encoding: Encoding, request: Request<Incoming>) -> Response<Body> {
+async fn unary(desk: Arc<Desk>, called: Called, encoding: Encoding, request: Request<RequestBody>) -> Response<Body> {
     let span = evaluation::sampled(request.uri().path().trim_start_matches('/'), request.headers());
     let (head, body) = request.into_parts();
     let message = match open(&desk, called, &head.headers, header::CONTENT_ENCODING.as_str()) {
@@ -87,7 +91,7 @@ fn open(desk: &Desk, called: Called, headers: &HeaderMap, encoding: &str) -> Res
     called.asking(desk, headers)
 }
 
-async fn read(desk: &Desk, body: Incoming, headers: &HeaderMap, called: Called, encoding: Encoding) -> Result<Bytes, Status> {
+async fn read(desk: &Desk, body: RequestBody, headers: &HeaderMap, called: Called, encoding: Encoding) -> Result<Bytes, Status> {
     let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
     let body = whole::read(body, headers, most).await.map_err(|wrong| match wrong {
         NotWhole::TooLarge(_) => Status::resource_exhausted(wrong.to_string()),
@@ -118,6 +122,7 @@ pub(super) fn failed(status: &Status) -> Response<Body> {
     let mut response = Response::new(Body::Plain(connect_error(status).to_string().into()));
     let code = StatusCode::from_u16(connect_code(status.code()).1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     *response.status_mut() = code;
+    response.extensions_mut().insert(Failed(status.code()));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if status.code() == Code::Unavailable {
         response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);

@@ -4,6 +4,7 @@
 //! five bytes, so that the messages of a stream pass through as they are.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -15,6 +16,7 @@ use tonic::{Code, Status};
 use crate::wire::evaluation::flagd_json;
 
 use super::body::Body;
+use super::requests::Meter;
 
 /// What a request says that it is, and is to be answered as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +70,13 @@ impl Dialect {
 pub(super) struct Translated {
     inner: Body,
     dialect: Dialect,
+    /// Hears how it ends, which is nowhere else to be seen.
+    meter: Option<Arc<Meter>>,
 }
 
 impl Translated {
     pub(super) fn into_body(inner: Body, dialect: Dialect) -> Body {
-        Body::Translated(Box::new(Self { inner, dialect }))
+        Body::Translated(Box::new(Self { inner, dialect, meter: None }))
     }
 
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
@@ -81,7 +85,9 @@ impl Translated {
             Ok(messages) => self.messages(messages),
             Err(frame) => {
                 self.inner = Body::Empty;
-                self.end(&frame.into_trailers().unwrap_or_default())
+                let trailers = frame.into_trailers().unwrap_or_default();
+                self.meter.iter().for_each(|meter| meter.ends(&trailers));
+                self.end(&trailers)
             }
         };
         Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -89,6 +95,10 @@ impl Translated {
 
     pub(super) fn is_end_stream(&self) -> bool {
         self.inner.is_end_stream()
+    }
+
+    pub(super) fn measure(&mut self, meter: Arc<Meter>) {
+        self.meter = Some(meter);
     }
 
     fn messages(&self, messages: Bytes) -> Bytes {
@@ -124,14 +134,20 @@ fn enveloped(flags: u8, content: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// The messages of events that are whole.
-fn in_json(mut messages: &[u8]) -> Bytes {
+/// The messages in a piece of a body with frames, which holds whole ones. Frames that say how it ended are none.
+pub(super) fn messages(mut piece: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let next = move || {
+        let ([flags, length @ ..], rest) = piece.split_first_chunk::<HEAD>()?;
+        let message;
+        (message, piece) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        Some((*flags, message))
+    };
+    std::iter::from_fn(next).filter(|(flags, _)| flags & (WEB_TRAILERS | CONNECT_END) == 0).map(|(_, message)| message)
+}
+
+fn in_json(piece: &[u8]) -> Bytes {
     let mut out = BytesMut::new();
-    while let Some(([_, length @ ..], rest)) = messages.split_first_chunk::<HEAD>() {
-        let Some((message, rest)) = rest.split_at_checked(u32::from_be_bytes(*length) as usize) else { break };
-        out.extend_from_slice(&enveloped(0, flagd_json::event(message).to_string().as_bytes()));
-        messages = rest;
-    }
+    messages(piece).for_each(|message| out.extend_from_slice(&enveloped(0, flagd_json::event(message).to_string().as_bytes())));
     out.freeze()
 }
 
@@ -209,6 +225,14 @@ mod tests {
             assert_eq!(of(none), None, "{none}");
         }
         assert_eq!(Dialect::of(&Request::new(())), None);
+    }
+
+    #[test]
+    fn messages_are_told_from_the_frames_that_end_a_stream() {
+        let piece =
+            [enveloped(0, b"ab"), enveloped(0, b""), enveloped(CONNECT_END, b"{}"), enveloped(WEB_TRAILERS, b"grpc-status:0")].concat();
+        assert_eq!(messages(&piece).collect::<Vec<_>>(), [&b"ab"[..], b""]);
+        assert_eq!(messages(&piece[..3]).count(), 0);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -18,6 +17,7 @@ use crate::lifecycle::Shutdown;
 use crate::wire::evaluation::Refused;
 
 use super::body::Body;
+use super::request_body::RequestBody;
 
 /// A caller that has begun a unary call sends its message within this time, or frees what the call holds.
 const MESSAGE_DEADLINE: Duration = Duration::from_secs(10);
@@ -27,7 +27,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The messages of a request, one after the other.
 #[derive(Debug)]
 pub(super) struct Messages {
-    body: Incoming,
+    body: RequestBody,
     /// A DATA frame that is being read in place.
     frame: Bytes,
     /// A message of which a part has arrived. While it is not empty, `frame` is.
@@ -45,7 +45,7 @@ pub(super) struct Only {
 }
 
 impl Only {
-    pub(super) fn new(body: Incoming, limit: usize) -> Self {
+    pub(super) fn new(body: RequestBody, limit: usize) -> Self {
         Self { messages: Messages::new(body, limit), message: None }
     }
 
@@ -71,7 +71,7 @@ impl Only {
 }
 
 impl Messages {
-    pub(super) fn new(body: Incoming, limit: usize) -> Self {
+    pub(super) fn new(body: RequestBody, limit: usize) -> Self {
         Self { body, frame: Bytes::new(), partial: BytesMut::new(), limit }
     }
 

@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 
+use crate::flag::Reason;
 use crate::wire::evaluation::flagd::counted;
 
 use super::metrics::Evaluations;
@@ -19,16 +20,14 @@ pub(super) struct Impressions(pub(super) Arc<Evaluations>);
 impl Collector for Impressions {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let total = self.0.total();
-        let mut reasons: BTreeMap<&'static str, u64> = BTreeMap::new();
         // Several of our reasons are one of flagd's.
+        let mut reasons: BTreeMap<(&str, &'static str), u64> = BTreeMap::new();
         let mut impressions: BTreeMap<(&str, &str, &'static str), u64> = BTreeMap::new();
         for (flag, series) in &total.flags {
-            for one in series {
+            for one in series.iter().filter(|one| one.reason != Reason::Error) {
                 let reason = counted(one.reason);
-                *reasons.entry(reason).or_default() += one.count;
-                if !flag.is_empty() && reason != "ERROR" {
-                    *impressions.entry((flag, &one.variant, reason)).or_default() += one.count;
-                }
+                *reasons.entry((flag, reason)).or_default() += one.count;
+                *impressions.entry((flag, &one.variant, reason)).or_default() += one.count;
             }
         }
         let help = "Evaluations of a flag that gave one of its variants";
@@ -44,9 +43,15 @@ impl Collector for Impressions {
         }
         let mut family =
             encoder.encode_descriptor("feature_flag_flagd_result_reason", "Evaluations by their reason", None, MetricType::Counter)?;
-        for (reason, count) in reasons {
-            let labels = [("feature_flag_provider_name", "flagd"), ("feature_flag_reason", reason)];
+        for ((flag, reason), count) in reasons {
+            let labels = [("feature_flag_key", flag), ("feature_flag_provider_name", "flagd"), ("feature_flag_reason", reason)];
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        for (code, count) in &total.errors {
+            // flagd's name for the label is this one, whatever its conventions say.
+            let labels =
+                [("ExceptionTypeKeyName", code.as_str()), ("feature_flag_provider_name", "flagd"), ("feature_flag_reason", "ERROR")];
+            ConstCounter::new(*count).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use crate::telemetry::decisions::{Counts, Lost};
 use super::evidence::Stats;
 use super::impressions::Impressions;
 use super::pod::{Desk, Pod, Sdk};
+use super::requests::Requests;
 use super::sync;
 use super::tally;
 
@@ -51,6 +52,7 @@ impl Metrics {
         flagds.register_collector(Box::new(Synced(Arc::clone(&pod))));
         if is_stand_in {
             flagds.register_collector(Box::new(Impressions(Arc::clone(&evaluations))));
+            flagds.register_collector(Box::new(Requests(desks.clone())));
         }
         registry.register_collector(Box::new(Documents(Arc::clone(&pod))));
         registry.register_collector(Box::new(Scrape { pod, desks, evaluations }));

@@ -5,7 +5,8 @@
 //!                  |                                                            |                  ^                            -> replica
 //!               workers                        health, reflection; dialect, connect, cors   bell
 //! sync (8015): flags as flagd documents, for clients that evaluate by themselves
-//! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
+//! management (8014) -> metrics <- tally, prepared, requests (flagd's metrics of them, in its place alone)
+//!                                            observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane
 //! ```
 //! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
@@ -33,6 +34,8 @@ mod ofrep;
 mod outbox;
 mod pod;
 mod prepared;
+mod request_body;
+mod requests;
 mod route;
 mod serve;
 mod sniff;

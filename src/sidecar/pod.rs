@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::replica::Replica;
 
@@ -11,6 +13,7 @@ use super::bell::Bell;
 use super::context::Contexts;
 use super::cors::Cors;
 use super::observe::Observer;
+use super::requests::Table;
 use super::sync::Press;
 use super::tally::Tally;
 
@@ -50,6 +53,8 @@ pub(super) struct Desk {
     /// Rings for connections, once.
     pub(super) farewell: Arc<Bell>,
     pub(super) sdk_requests: SdkRequests,
+    /// `None`: nobody reads it.
+    pub(super) requests: Option<Mutex<Table>>,
     draining: AtomicBool,
 }
 
@@ -79,7 +84,8 @@ pub(super) struct Places {
 pub(super) struct Place(Arc<Places>);
 
 impl Desk {
-    pub(super) fn of(pod: &Arc<Pod>) -> Arc<Self> {
+    /// `is_stand_in`: requests are measured as flagd measures them.
+    pub(super) fn of(pod: &Arc<Pod>, is_stand_in: bool) -> Arc<Self> {
         Arc::new(Self {
             pod: Arc::clone(pod),
             tally: pod.observer.as_ref().map_or_else(Tally::default, |observer| Tally::noting(observer.notes())),
@@ -87,6 +93,7 @@ impl Desk {
             sync_bell: Arc::default(),
             farewell: Arc::default(),
             sdk_requests: SdkRequests::default(),
+            requests: is_stand_in.then(Mutex::default),
             draining: AtomicBool::new(false),
         })
     }

@@ -21,12 +21,14 @@ use super::flagd;
 use super::grpc::{refuse, respond};
 use super::ofrep;
 use super::pod::Desk;
+use super::request_body::RequestBody;
+use super::requests::{Meter, Route};
 use super::stream::evaluate_stream;
 use super::sync;
 use super::watch::watch_flags;
 
 /// A service that tonic generated, behind one pointer.
-pub(super) type Generated = BoxCloneSyncService<Request<Incoming>, Response<tonic::body::Body>, Infallible>;
+pub(super) type Generated = BoxCloneSyncService<Request<RequestBody>, Response<tonic::body::Body>, Infallible>;
 
 /// Everything that is served besides evaluation.
 #[derive(Clone)]
@@ -47,6 +49,7 @@ pub(super) struct Router {
     pub(super) desk: Arc<Desk>,
     pub(super) others: Arc<Others>,
     pub(super) door: Door,
+    pub(super) is_encrypted: bool,
 }
 
 /// Where a connection came in.
@@ -66,13 +69,30 @@ impl hyper::service::Service<Request<Incoming>> for Router {
     type Future = Call;
 
     fn call(&self, request: Request<Incoming>) -> Call {
-        let is_grpc = self.door != Door::Ofrep && request.method() == Method::POST && Dialect::of(&request) == Some(Dialect::Grpc);
-        if is_grpc { self.by_grpc(request) } else { self.by_another(request) }
+        if self.desk.requests.is_some() {
+            return self.measured(request);
+        }
+        self.any(request.map(|body| RequestBody::new(body, None)))
     }
 }
 
 impl Router {
-    fn by_grpc(&self, request: Request<Incoming>) -> Call {
+    #[cold]
+    fn measured(&self, request: Request<Incoming>) -> Call {
+        let route = Route::of(self.door, request.uri().path());
+        let begin = |route| Meter::begin(&self.desk, route, request.method(), Dialect::of(&request), self.is_encrypted);
+        let Some(meter) = route.and_then(begin) else { return self.any(request.map(|body| RequestBody::new(body, None))) };
+        let call = self.any(request.map(|body| RequestBody::new(body, Some(Arc::clone(&meter)))));
+        call.map(move |response| meter.answers(response))
+    }
+
+    #[inline]
+    fn any(&self, request: Request<RequestBody>) -> Call {
+        let is_grpc = self.door != Door::Ofrep && request.method() == Method::POST && Dialect::of(&request) == Some(Dialect::Grpc);
+        if is_grpc { self.by_grpc(request) } else { self.by_another(request) }
+    }
+
+    fn by_grpc(&self, request: Request<RequestBody>) -> Call {
         if request.version() < Version::HTTP_2 {
             // Its status is in trailers, which are not to be had of HTTP/1.1 by the clients of gRPC.
             return Call::answered(only(StatusCode::HTTP_VERSION_NOT_SUPPORTED));
@@ -80,7 +100,7 @@ impl Router {
         self.at(request)
     }
 
-    fn at(&self, request: Request<Incoming>) -> Call {
+    fn at(&self, request: Request<RequestBody>) -> Call {
         match self.door {
             Door::Evaluation => self.evaluation(request),
             Door::Sync => self.sync(request),
@@ -88,7 +108,7 @@ impl Router {
         }
     }
 
-    fn evaluation(&self, request: Request<Incoming>) -> Call {
+    fn evaluation(&self, request: Request<RequestBody>) -> Call {
         let desk = &self.desk;
         match request.uri().path() {
             "/yardarm.v1.Evaluation/Evaluate" => evaluate(desk, request),
@@ -107,7 +127,7 @@ impl Router {
         }
     }
 
-    fn sync(&self, request: Request<Incoming>) -> Call {
+    fn sync(&self, request: Request<RequestBody>) -> Call {
         let path = request.uri().path();
         if path.starts_with("/grpc.health.v1.Health/") {
             return generated(self.others.health.clone(), &self.desk, request);
@@ -120,7 +140,7 @@ impl Router {
 
     /// Where browsers ask too.
     #[cold]
-    fn by_another(&self, request: Request<Incoming>) -> Call {
+    fn by_another(&self, request: Request<RequestBody>) -> Call {
         let cors = &self.desk.pod.cors;
         if let Some(answer) = cors.preflight(&request) {
             return Call::answered(answer);
@@ -134,7 +154,7 @@ impl Router {
         })
     }
 
-    fn in_dialect(&self, mut request: Request<Incoming>) -> Call {
+    fn in_dialect(&self, mut request: Request<RequestBody>) -> Call {
         let path = request.uri().path();
         let is_here = self.door == Door::Evaluation;
         if self.door == Door::Ofrep || is_here && ofrep::is_at(path) {
@@ -186,7 +206,7 @@ fn nothing_at(path: &str) -> Call {
     Call::answered(refuse(Status::unimplemented(format!("nothing is served at {path}"))))
 }
 
-fn generated(mut service: Generated, desk: &Desk, request: Request<Incoming>) -> Call {
+fn generated(mut service: Generated, desk: &Desk, request: Request<RequestBody>) -> Call {
     let shutdown = desk.pod.shutdown.clone();
     let drain = async move { shutdown.requested().await };
     Call::waiting(async move {

@@ -196,7 +196,7 @@ impl Protocol {
                     match &self.tls {
                         None => self.connection(listen_to(stream), router).await,
                         // A plain connection has no room for what TLS holds.
-                        Some(tls) => Box::pin(self.connection(tls.listen_to(stream), router)).await,
+                        Some(tls) => Box::pin(self.connection(tls.listen_to(stream), Router { is_encrypted: true, ..router })).await,
                     }
                     Ok(())
                 }

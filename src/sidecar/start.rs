@@ -229,7 +229,7 @@ async fn serve_logging(
         cors: Cors::of(cors_origins),
         salt: rand::random(),
     });
-    let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod)).collect();
+    let desks: Vec<_> = (0..workers.count()).map(|_| Desk::of(&pod, is_stand_in)).collect();
     if let Some(scribe) = scribe {
         scribe.write(desks.clone(), &shutdown);
     }
@@ -322,7 +322,8 @@ impl Entrance {
     }
 
     async fn connection(&self, socket: Socket, number: usize) {
-        let router = Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others), door: self.door };
+        let router =
+            Router { desk: Arc::clone(&self.desks[number]), others: Arc::clone(&self.others), door: self.door, is_encrypted: false };
         self.protocol.serve(socket, router).await;
     }
 }

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Request;
-use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::telemetry::evaluation::{self, Evaluation};
@@ -19,12 +18,13 @@ use super::body::{Body, Source, Step};
 use super::evaluate::MAX_QUESTION_BYTES;
 use super::grpc::{Messages, contained, draining, invalid};
 use super::pod::Desk;
+use super::request_body::RequestBody;
 use super::tally::Batch;
 
 /// Answers that go out together.
 const WRITE_BYTES: usize = 16 * 1024;
 
-pub(super) fn evaluate_stream(desk: &Arc<Desk>, request: Request<Incoming>) -> Body {
+pub(super) fn evaluate_stream(desk: &Arc<Desk>, request: Request<RequestBody>) -> Body {
     let span = evaluation::sampled("yardarm.v1.Evaluation/EvaluateStream", request.headers());
     let shutdown = desk.pod.shutdown.clone();
     Body::Stream(Box::new(Answers {

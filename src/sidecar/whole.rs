@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout, timeout_at};
+
+use super::request_body::RequestBody;
 
 /// From the end of the header to the end of the body.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -26,7 +27,7 @@ pub(super) enum NotWhole {
     Broken(String),
 }
 
-pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) -> Result<Bytes, NotWhole> {
+pub(super) async fn read(mut body: RequestBody, headers: &HeaderMap, limit: usize) -> Result<Bytes, NotWhole> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let end = Instant::now() + WITHIN;
     let mut whole = BytesMut::new();
@@ -52,7 +53,7 @@ pub(super) async fn read(mut body: Incoming, headers: &HeaderMap, limit: usize) 
     Err(NotWhole::TooLarge(limit))
 }
 
-async fn throw_away(mut body: Incoming) {
+async fn throw_away(mut body: RequestBody) {
     let mut bytes = 0;
     while let Some(Ok(frame)) = body.frame().await {
         bytes += frame.data_ref().map_or(0, Bytes::len);

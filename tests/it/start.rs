@@ -530,7 +530,8 @@ async fn evaluations_are_counted_under_flagds_names() {
     let (_, text) = get(process.management(), "/metrics");
     let impression = r#"feature_flag_flagd_impression_total{feature_flag_key="a",feature_flag_result_variant="v",feature_flag_provider_name="flagd",feature_flag_reason="STATIC"} 2"#;
     assert!(text.contains(impression), "{text}");
-    assert!(text.contains(r#"feature_flag_flagd_result_reason_total{feature_flag_provider_name="flagd",feature_flag_reason="ERROR"} 1"#));
+    let unknown = r#"feature_flag_flagd_result_reason_total{ExceptionTypeKeyName="FLAG_NOT_FOUND",feature_flag_provider_name="flagd",feature_flag_reason="ERROR"} 1"#;
+    assert!(text.contains(unknown), "{text}");
     assert!(!text.contains(r#"feature_flag_key="""#) && text.trim_end().ends_with("# EOF") && text.matches("# EOF").count() == 1);
 }
 

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
@@ -26,6 +25,7 @@ use crate::sidecar::bell::Seat;
 use crate::sidecar::body::{Body, Source, Step};
 use crate::sidecar::grpc::{Only, contained, draining};
 use crate::sidecar::pod::{Desk, Place};
+use crate::sidecar::request_body::RequestBody;
 use crate::telemetry::rpc::{self, Rpc};
 use crate::wire::evaluation::flagd::{Became, Event};
 
@@ -48,7 +48,7 @@ pub(in crate::sidecar) async fn event_stream(
     desk: Arc<Desk>,
     asking: Asking,
     deadline: Option<Duration>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
 ) -> Result<Body, Status> {
     let trace = rpc::server(request.uri().path().trim_start_matches('/'), request.headers());
     let started = Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await;

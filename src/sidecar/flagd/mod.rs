@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::flag::ErrorCode;
@@ -24,6 +23,7 @@ use super::decide::MAX_BATCH_ANSWER_BYTES;
 pub(super) use super::evaluate::MAX_QUESTION_BYTES;
 use super::grpc::{not_ready, refuse, respond};
 use super::pod::{Desk, Sdk};
+use super::request_body::RequestBody;
 
 pub(super) use events::event_stream;
 
@@ -31,13 +31,13 @@ pub(super) use events::event_stream;
 pub(super) const SELECTOR: &str = "flagd-selector";
 
 /// A method under one of the names.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Called {
     pub(super) service: Service,
     pub(super) method: Method,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Method {
     Resolve(Type),
     ResolveAll,
@@ -56,22 +56,13 @@ pub(super) struct Asking {
 pub(super) fn at(path: &str) -> Option<Called> {
     let (service, method) = path.strip_prefix('/')?.split_once('/')?;
     let service = [Service::V2, Service::V1, Service::Schema].into_iter().find(|known| sdk(*known).name() == service)?;
-    let method = match method {
-        "ResolveBoolean" => Method::Resolve(Type::Boolean),
-        "ResolveString" => Method::Resolve(Type::String),
-        "ResolveFloat" => Method::Resolve(Type::Float),
-        "ResolveInt" => Method::Resolve(Type::Int),
-        "ResolveObject" => Method::Resolve(Type::Object),
-        // v2 has no such method (flagd.md 1.2).
-        "ResolveAll" if service != Service::V2 => Method::ResolveAll,
-        "EventStream" => Method::EventStream,
-        _ => return None,
-    };
-    Some(Called { service, method })
+    let method = Method::ALL.into_iter().find(|known| known.name() == method)?;
+    // v2 has no such method (flagd.md 1.2).
+    (service != Service::V2 || method != Method::ResolveAll).then_some(Called { service, method })
 }
 
 /// By gRPC.
-pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<Incoming>) -> Call {
+pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<RequestBody>) -> Call {
     let asking = match called.asking(desk, request.headers()) {
         Ok(asking) => asking,
         Err(status) => return Call::answered(refuse(status)),
@@ -85,7 +76,35 @@ pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<Incoming>)
     Call::unary(desk, request, &name, most, move |desk, message, span| called.answer(desk, &asking, message, span))
 }
 
+impl Method {
+    const ALL: [Self; 7] = [
+        Self::Resolve(Type::Boolean),
+        Self::Resolve(Type::String),
+        Self::Resolve(Type::Float),
+        Self::Resolve(Type::Int),
+        Self::Resolve(Type::Object),
+        Self::ResolveAll,
+        Self::EventStream,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Resolve(Type::Boolean) => "ResolveBoolean",
+            Self::Resolve(Type::String) => "ResolveString",
+            Self::Resolve(Type::Float) => "ResolveFloat",
+            Self::Resolve(Type::Int) => "ResolveInt",
+            Self::Resolve(Type::Object) => "ResolveObject",
+            Self::ResolveAll => "ResolveAll",
+            Self::EventStream => "EventStream",
+        }
+    }
+}
+
 impl Called {
+    pub(super) fn service_name(self) -> &'static str {
+        sdk(self.service).name()
+    }
+
     /// Counts the request, and reads what its header says.
     pub(super) fn asking(self, desk: &Desk, headers: &HeaderMap) -> Result<Asking, Status> {
         desk.sdk_requests.count(sdk(self.service));
@@ -97,7 +116,7 @@ impl Called {
         Ok(asking)
     }
 
-    pub(super) async fn events(self, desk: Arc<Desk>, asking: Asking, request: Request<Incoming>) -> Result<Body, Status> {
+    pub(super) async fn events(self, desk: Arc<Desk>, asking: Asking, request: Request<RequestBody>) -> Result<Body, Status> {
         let deadline = deadline(&desk, self.service);
         event_stream(desk, asking, deadline, request).await
     }

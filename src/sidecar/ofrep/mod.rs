@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
 
@@ -21,6 +20,7 @@ use super::body::Body;
 use super::flagd::Asking;
 use super::grpc::{contained, not_ready};
 use super::pod::{Desk, Sdk};
+use super::request_body::RequestBody;
 use super::whole::{self, NotWhole};
 
 /// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
@@ -41,12 +41,39 @@ type Answer = Response<Body>;
 /// An answer that ends what was begun.
 type Refusal = Box<Answer>;
 
-/// Whether it is served here.
+/// What is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Endpoint {
+    Flag,
+    Flags,
+    Events,
+}
+
+/// Whether it is served here, if it is served at all.
 pub(super) fn is_at(path: &str) -> bool {
     path.starts_with("/ofrep/")
 }
 
-pub(super) async fn answer(desk: Arc<Desk>, request: Request<Incoming>) -> Answer {
+impl Endpoint {
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match key_of(path) {
+            Some(Key::One(_)) => Some(Self::Flag),
+            Some(Key::All) => Some(Self::Flags),
+            None => events_of(path).map(|_| Self::Events),
+        }
+    }
+
+    /// Its path, with names for what varies.
+    pub(super) fn template(self) -> &'static str {
+        match self {
+            Self::Flag => "/ofrep/v1/evaluate/flags/{key}",
+            Self::Flags => FLAGS,
+            Self::Events => EVENTS,
+        }
+    }
+}
+
+pub(super) async fn answer(desk: Arc<Desk>, request: Request<RequestBody>) -> Answer {
     desk.sdk_requests.count(Sdk::Ofrep);
     let (head, body) = request.into_parts();
     if let Some(selector) = events_of(head.uri.path()) {

@@ -15,7 +15,6 @@ mod subscriber;
 use std::sync::Arc;
 
 use http::Request as HttpRequest;
-use hyper::body::Incoming;
 use tonic::Status;
 
 use crate::wire::evaluation::selection::Selection;
@@ -26,6 +25,7 @@ use super::call::Call;
 use super::flagd::SELECTOR;
 use super::grpc::{Only, contained, refuse, respond};
 use super::pod::Desk;
+use super::request_body::RequestBody;
 
 pub(super) use counts::{Counts, Ended};
 pub(super) use press::{Press, Told};
@@ -39,7 +39,9 @@ pub(super) const MAX_SUBSCRIBERS: usize = 1_024;
 /// Connections at one time; further ones are closed at once.
 pub(super) const MAX_CONNECTIONS: usize = 256;
 
-#[derive(Debug, Clone, Copy)]
+pub(super) const SERVICE: &str = "flagd.sync.v1.FlagSyncService";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Method {
     SyncFlags,
     FetchAllFlags,
@@ -47,15 +49,21 @@ pub(super) enum Method {
 }
 
 pub(super) fn method(path: &str) -> Option<Method> {
-    match path.strip_prefix("/flagd.sync.v1.FlagSyncService/")? {
-        "SyncFlags" => Some(Method::SyncFlags),
-        "FetchAllFlags" => Some(Method::FetchAllFlags),
-        "GetMetadata" => Some(Method::GetMetadata),
-        _ => None,
+    let name = path.strip_prefix('/')?.strip_prefix(SERVICE)?.strip_prefix('/')?;
+    [Method::SyncFlags, Method::FetchAllFlags, Method::GetMetadata].into_iter().find(|method| method.name() == name)
+}
+
+impl Method {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SyncFlags => "SyncFlags",
+            Self::FetchAllFlags => "FetchAllFlags",
+            Self::GetMetadata => "GetMetadata",
+        }
     }
 }
 
-pub(super) fn call(desk: &Arc<Desk>, method: Method, request: HttpRequest<Incoming>) -> Call {
+pub(super) fn call(desk: &Arc<Desk>, method: Method, request: HttpRequest<RequestBody>) -> Call {
     let desk = Arc::clone(desk);
     match method {
         Method::SyncFlags => Call::waiting(subscriber::sync_flags(desk, request)),
@@ -73,14 +81,14 @@ fn selection(header: Option<&http::HeaderValue>, field: &str) -> Result<Selectio
     Selection::parse(selector).map_err(Status::invalid_argument)
 }
 
-async fn read(desk: &Desk, request: HttpRequest<Incoming>) -> Result<Selection, Status> {
+async fn read(desk: &Desk, request: HttpRequest<RequestBody>) -> Result<Selection, Status> {
     let header = request.headers().get(SELECTOR).cloned();
     let message = Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await?;
     let Request { provider_id: _, selector } = Request::read(&message).map_err(|malformed| Status::invalid_argument(malformed.0))?;
     selection(header.as_ref(), selector)
 }
 
-async fn fetch_all(desk: Arc<Desk>, request: HttpRequest<Incoming>) -> hyper::Response<Body> {
+async fn fetch_all(desk: Arc<Desk>, request: HttpRequest<RequestBody>) -> hyper::Response<Body> {
     let fetched = async {
         let selection = read(&desk, request).await?;
         let edition = desk.pod.press.current(&selection, &desk.pod.shutdown).await?;
@@ -90,7 +98,7 @@ async fn fetch_all(desk: Arc<Desk>, request: HttpRequest<Incoming>) -> hyper::Re
     answered(fetched.await)
 }
 
-async fn get_metadata(desk: Arc<Desk>, request: HttpRequest<Incoming>) -> hyper::Response<Body> {
+async fn get_metadata(desk: Arc<Desk>, request: HttpRequest<RequestBody>) -> hyper::Response<Body> {
     let said = async {
         Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await?;
         let press = &desk.pod.press;

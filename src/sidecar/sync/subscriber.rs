@@ -7,7 +7,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
@@ -15,6 +14,7 @@ use crate::sidecar::bell::Seat;
 use crate::sidecar::body::{Body, Source, Step};
 use crate::sidecar::grpc::{contained, draining, not_ready, refuse, respond};
 use crate::sidecar::pod::{Desk, Place};
+use crate::sidecar::request_body::RequestBody;
 use crate::telemetry::rpc::{self, Rpc};
 use crate::wire::evaluation::selection::Selection;
 
@@ -22,7 +22,7 @@ use super::counts::Ended;
 use super::press::{FIRST_STATE_WITHIN, Press, View};
 use super::{MAX_SUBSCRIBERS, read};
 
-pub(super) async fn sync_flags(desk: Arc<Desk>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn sync_flags(desk: Arc<Desk>, request: Request<RequestBody>) -> Response<Body> {
     let trace = rpc::server(request.uri().path().trim_start_matches('/'), request.headers());
     let started = read(&desk, request).await.and_then(|selection| Ok((selection, place(&desk)?)));
     match started {

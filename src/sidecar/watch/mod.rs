@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
@@ -29,6 +28,7 @@ use super::bell::Seat;
 use super::body::{Body, Source, Step};
 use super::grpc::{Only, contained, draining, invalid, refuse, respond};
 use super::pod::{Desk, Place};
+use super::request_body::RequestBody;
 
 use ask::Ask;
 use tell::Told;
@@ -45,7 +45,7 @@ const TAKE: usize = 32;
 /// No more is taken while so many wait to be told: at least the first `TAKE` of them are kills then.
 const MAX_PENDING: usize = 2 * TAKE;
 
-pub(super) async fn watch_flags(desk: Arc<Desk>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn watch_flags(desk: Arc<Desk>, request: Request<RequestBody>) -> Response<Body> {
     let trace = rpc::server("yardarm.v1.Evaluation/WatchFlags", request.headers());
     let started = match Only::new(request.into_body(), MAX_REQUEST_BYTES).wait(&desk.pod.shutdown).await {
         Ok(message) => contained(|| Watch::start(desk, &message)),

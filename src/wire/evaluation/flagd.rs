@@ -24,7 +24,7 @@ const SET: &str = "flagSetId";
 const OBJECT: Key = delimited(5);
 
 /// The name that a client asks under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Service {
     V2,
     V1,
@@ -33,7 +33,7 @@ pub enum Service {
 }
 
 /// The type in the name of a `Resolve…` method. Integers and floats are one type to us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Type {
     Boolean,
     String,
