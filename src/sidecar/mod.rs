@@ -1,9 +1,10 @@
 //! What runs in every pod: answers `Evaluate` and `WatchFlags` from memory, whatever becomes of the control plane.
 //!
 //! ```text
-//! listen -> start (entrance) -> serve (tls, sniff; HTTP/2, outbox; HTTP/1.1) -> route -> call, evaluate, stream, watch, flagd, ofrep -> decide
-//!                  |                                                            |                  ^                            -> replica
-//!               workers                        health, reflection; dialect, connect, cors   bell
+//! listen -> start (entrance) -> serve (tls, authority, sniff; HTTP/2, outbox; HTTP/1.1) -> route -> answers -> decide -> replica
+//!                  |                                                                       |         ^
+//!               workers                                  dialect, connect, cors; health, reflection  bell
+//! answers: evaluate, call, stream, watch; flagd, ofrep
 //! sync (8015): flags as flagd documents, for clients that evaluate by themselves
 //! management (8014) -> metrics <- tally, prepared, requests (flagd's metrics of them, in its place alone)
 //!                                            observe (decision log) <- tally
@@ -12,6 +13,7 @@
 //! One `Pod` for all threads, one `Desk` for each: nothing that an answer writes is shared by two threads.
 
 mod args;
+mod authority;
 mod bell;
 mod body;
 mod call;

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use crate::lifecycle::Phase;
 
 use super::Limits;
+use super::authority::Named;
 use super::listen::UnixSocket;
 use super::outbox::{Outbox, Sending};
 use super::route::Router;
@@ -204,7 +205,7 @@ impl Protocol {
             },
             Socket::Unix(stream) => match UnixStream::from_std(stream) {
                 Ok(stream) => {
-                    self.connection(listen_to(stream), router).await;
+                    self.connection(listen_to(Named::new(stream)), router).await;
                     Ok(())
                 }
                 Err(error) => Err(error),

@@ -10,9 +10,6 @@ from stand import DEADLINE_S, Dev
 
 YARDARM = sys.argv[1]
 FLAG = "new_checkout_flow"
-# gRPC's C core (Python, C++, Ruby, PHP) takes the percent-encoded path of a socket for the authority of its requests, which is none by RFC
-# 3986, and Rust's HTTP/2 refuses it with PROTOCOL_ERROR: https://github.com/grpc/grpc/issues/38142. Go says localhost by itself.
-OPTIONS = [("grpc.default_authority", "localhost")]
 
 
 def evaluates(stub, pb):
@@ -73,7 +70,7 @@ def main():
         pb, services = generate(directory)
         with Dev(YARDARM, f"{directory}/data") as dev:
             for kind, target in (("TCP", dev.sidecar), ("the Unix socket", f"unix:{dev.socket}")):
-                with grpc.insecure_channel(target, options=OPTIONS) as channel:
+                with grpc.insecure_channel(target) as channel:
                     stub = services.EvaluationStub(channel)
                     evaluates(stub, pb)
                     watches(stub, pb, dev)

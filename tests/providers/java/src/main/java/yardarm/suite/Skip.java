@@ -12,10 +12,7 @@ public record Skip(List<String> words, String reason) {
     private static final String FIRST_GENERATION = "the provider speaks evaluation.v1, in which no value means the zero value";
     private static final String DISABLED_IS_MISSING = "in process the provider takes a disabled flag for a missing one";
 
-    private static final String AUTHORITY = "the provider sends the path of the socket as the authority, which the server's HTTP/2 refuses";
-
     private static final List<Skip> EVERYWHERE = List.of(
-            of(AUTHORITY, "a socket flagd provider"),
             of(NO_OPTION, "fatalStatusCodes"),
             of(NO_OPTION, "retryBackoffMaxMs"),
             of(OLDER_DEFAULT, "Default Config", "retryGracePeriod"));
