@@ -238,7 +238,7 @@ async fn serve_logging(
     let reporter = health::reporter().await;
     let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
-    let health = reporter.clone();
+    let probed = if is_stand_in { health::flagds().await } else { reporter.clone() };
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
     }
@@ -260,9 +260,12 @@ async fn serve_logging(
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
+    if is_stand_in {
+        tokio::spawn(health::report(probed.clone(), readiness.clone(), shutdown.clone()));
+    }
     tokio::spawn(health::report(reporter, readiness, shutdown));
     let first_bytes = Duration::from_millis(limits.first_bytes_ms);
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, health, is_stand_in));
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, probed, is_stand_in));
     Ok((running, evidence))
 }
 
