@@ -10,6 +10,7 @@ use crate::replica::Replica;
 use super::bell::Bell;
 use super::context::Contexts;
 use super::cors::Cors;
+use super::handshakes::Failures;
 use super::observe::Observer;
 use super::sync::Press;
 use super::tally::Tally;
@@ -34,6 +35,8 @@ pub(super) struct Pod {
     pub(super) subscribers: Arc<Places>,
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
+    /// `None`: nothing is served over TLS.
+    pub(super) failed_handshakes: Option<Arc<Failures>>,
     pub(super) cors: Cors,
     /// Of this process alone.
     pub(super) salt: u64,

@@ -29,6 +29,7 @@ use super::pod::{Desk, Places, Pod};
 use super::route::{Door, Others, Router};
 use super::serve::{Listener, MAX_STREAMS, Protocol, Socket, accept};
 use super::sync::{MAX_CONNECTIONS, MAX_SUBSCRIBERS, Press, Told};
+use super::tls::Tls;
 use super::workers::Workers;
 use super::{Args, Serve, Upstream, health};
 
@@ -226,6 +227,7 @@ async fn serve_logging(
         press: Arc::clone(&press),
         subscribers: Places::new(MAX_SUBSCRIBERS),
         observer,
+        failed_handshakes: args.tls.as_ref().map(Tls::failures),
         cors: Cors::of(cors_origins),
         salt: rand::random(),
     });

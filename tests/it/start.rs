@@ -576,7 +576,20 @@ impl Logged {
         }
     }
 
-    fn port(&self, with: &str) -> u16 {
+    /// Asks it to end, and has every line that nobody has read.
+    pub fn end(self) -> Vec<String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut lines = self.passed.take();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return lines,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the process does not end: {lines:#?}"),
+            }
+        }
+    }
+
+    pub fn port(&self, with: &str) -> u16 {
         let line = self.line(with);
         line.rsplit([' ', ':']).next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
     }
