@@ -329,9 +329,50 @@ fn a_key_that_cannot_be_is_told_in_one_line_and_the_others_are_served() {
     let flags = json!({ "flags": { "two\nlines": flag, "\u{1b}[2J": flag, "nul\0": flag, "": flag, long: flag, "a b": flag } });
     fs::write(files.at("flags.json"), flags.to_string()).unwrap();
     let logged = Logged::start(&[&SOMEWHERE[..], &["-f", &files.uri()]].concat(), &[]);
+    let ofrep = format!("127.0.0.1:{}", logged.port("ofrep service listening at "));
     for key in [r"two\nlines", r"\u{1b}[2J", r"nul\0", "llll", r#"found """#] {
         let line = logged.line(key);
         assert!(line.contains("expected a key of 1 to 1024 bytes without control characters"), "{line}");
     }
     logged.line("flags of the source are served");
+    let ask = |key: &str| {
+        let (status, body) = post(&ofrep, &format!("/ofrep/v1/evaluate/flags/{}", escaped(key)), "application/json", b"{}");
+        (status, serde_json::from_slice::<Json>(&body).unwrap())
+    };
+    assert_eq!(ask("a b").1["value"], "x");
+    for key in ["two\nlines", "\u{1b}[2J", "nul\0", &"l".repeat(FLAGD_NAME_BYTES + 1)] {
+        let (status, said) = ask(key);
+        assert_eq!((status, said["errorCode"].as_str()), (404, Some("FLAG_NOT_FOUND")), "{key:?}: {said}");
+        assert_eq!(said["key"], key);
+    }
+}
+
+/// In a map of flags the flag of an overridden set has a name of its own, which begins with a NUL.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_takes_the_place_of_no_flag() {
+    let files = Files::new();
+    let flag = |value: &str| json!({ "state": "ENABLED", "variants": { "v": value }, "defaultVariant": "v" });
+    let early = json!({ "metadata": { "flagSetId": "early" }, "flags": { "a": flag("early") } });
+    let late = json!({ "metadata": { "flagSetId": "late" }, "flags": { "a": flag("late"), "\0a\0early": flag("forged") } });
+    fs::write(files.at("flags.json"), early.to_string()).unwrap();
+    fs::write(files.at("late.json"), late.to_string()).unwrap();
+    let process = ready(&["-f", &files.uri(), "-f", &uri(&files.at("late.json"))]);
+    let asked = async |key: &str, selector: &str| {
+        let mut request = Request::new(v2::ResolveStringRequest { flag_key: key.to_owned(), context: None });
+        request.metadata_mut().insert("flagd-selector", MetadataValue::try_from(selector).unwrap());
+        soon(V2::new(channel(process.tcp())).resolve_string(request))
+            .await
+            .map_or_else(|status| format!("{:?}", status.code()), |said| said.into_inner().value.unwrap_or_default())
+    };
+    assert_eq!(asked("a", "flagSetId=early").await, "early");
+    assert_eq!(asked("a", "flagSetId=late").await, "late");
+    assert_eq!(asked("\0a\0early", "flagSetId=late").await, "NotFound");
+    let document = soon(FlagSyncServiceClient::new(channel(process.sync())).fetch_all_flags(FetchAllFlagsRequest::default())).await;
+    let document: Json = serde_json::from_str(&document.unwrap().into_inner().flag_configuration).unwrap();
+    assert_eq!(document["flags"].as_object().unwrap().keys().collect::<Vec<_>>(), ["a"]);
+    // And none goes with it.
+    let without = json!({ "metadata": { "flagSetId": "late" }, "flags": { "a": flag("late"), "b": flag("new") } });
+    fs::write(files.at("late.json"), without.to_string()).unwrap();
+    soon(async { while asked("b", "flagSetId=late").await != "new" {} }).await;
+    assert_eq!(asked("a", "flagSetId=early").await, "early");
 }
