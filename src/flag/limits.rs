@@ -17,6 +17,8 @@ pub const DOCUMENT_BYTES: usize = 2 * ENVIRONMENT_BYTES;
 
 /// Keys of flags and segments are `[A-Za-z0-9._-]{1,128}`; names of variants, rules and tags are as long at most.
 pub const KEY_BYTES: usize = 128;
+/// The same of flagd's documents, which `yardarm start` serves as they are ([`super::Naming`]).
+pub const FLAGD_NAME_BYTES: usize = 1024;
 pub const RULES: usize = 1_000;
 /// Conditions of one rule or segment.
 pub const CONDITIONS: usize = 100;

@@ -11,6 +11,7 @@
 //! - `logic`: flagd's `targeting`, which a flag may have instead of rules. `flagd`: what a flag means, said in flagd's format.
 //! - `plan`: a rollout as people write it, and what is measured of it; `template`: one with parameters, filled in where a document is read.
 //! - `problem`: what is wrong with a document; `lines`: where in the text that is.
+//! - `naming`: what flags and their variants may be called, here and in flagd's documents.
 //! - `overridden`: where a flag is held whose key another has.
 //! - `state`: an environment as it is stored and replicated, and its digest.
 
@@ -33,6 +34,7 @@ mod lines;
 mod logic;
 mod measured;
 mod metro;
+mod naming;
 mod node;
 pub mod overridden;
 mod plan;
@@ -51,7 +53,7 @@ mod write;
 mod yaml;
 
 pub use bucket::{BUCKETS, bucket};
-pub use compile::compile;
+pub use compile::{compile, compile_named};
 pub use compiled::{CompiledFlag, Prerequisite as CompiledPrerequisite};
 pub use context::{Attribute, Attributes, Context, Name, TARGETING_KEY, Tag};
 pub use decide::{Lookup, NoFlags, NoFlagsAt};
@@ -65,6 +67,7 @@ pub use explain::{Asked, Explanation, Step};
 pub use flagd::{Obstacle, Translation, translate};
 pub use measured::{Measured, Watched};
 pub use metro::metro64;
+pub use naming::Naming;
 pub use plan::{
     AlphaOnRetry, Approval, Check, Direction, Gate, Guard, GuardBound, Margin, Metric, MetricKind, Mode, OnDeadline, OnFail, Plan,
     SampleRatio, Share, Stage, Start,

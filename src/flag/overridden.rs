@@ -1,5 +1,5 @@
 //! Where a flag is held whose key a flag of another set has: only `yardarm start` merges sets, and there a set can still be asked for by
-//! itself. No document can name such a place, because no key begins with a NUL.
+//! itself. No document can name such a place, because no key has a NUL in it.
 
 /// Under this nothing is ever held.
 pub const NOWHERE: &str = "\0";
@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn a_place_leads_back_to_its_key_and_none_of_another_key_begins_alike() {
-        for (flag, set) in [("a", ""), ("a", "b"), ("a.b", "c\0d")] {
+        for (flag, set) in [("a", ""), ("a", "b"), ("a.b", "c\0d"), (" ", "b"), ("ü/\"b\"", "c")] {
             let place = place(flag, set);
             assert_eq!((key(&place), is_place(&place)), (flag, true));
             assert!(place.starts_with(&places(flag)) && !place.starts_with(&places("a.")));

@@ -194,17 +194,30 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// A key as paths show it. One that is too long to be read is cut, so that a thousand problems within it do not have it a thousand times.
+/// A key as paths show it, in one line. One that is too long to be read is cut, so that a thousand problems within it do not have it a
+/// thousand times.
 pub(super) fn step_of_key(key: &str) -> Cow<'_, str> {
-    /// Longer than any key of a flag.
+    /// Longer than any key of ours.
     const LONGEST: usize = 160;
     const START: usize = 100;
     const END: usize = 20;
     if key.len() <= LONGEST {
-        return Cow::Borrowed(key);
+        return in_one_line(key);
     }
     let (start, end) = (&key[..key.floor_char_boundary(START)], &key[key.ceil_char_boundary(key.len() - END)..]);
-    Cow::Owned(format!("{start}…({} bytes)…{end}", key.len() - start.len() - end.len()))
+    Cow::Owned(format!("{}…({} bytes)…{}", in_one_line(start), key.len() - start.len() - end.len(), in_one_line(end)))
+}
+
+/// Control characters are escaped, as `\n`: what a document says must not become a line of the log by itself.
+fn in_one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let shown = |character: char| match character.is_control() {
+        true => character.escape_debug().to_string(),
+        false => character.to_string(),
+    };
+    Cow::Owned(text.chars().map(shown).collect())
 }
 
 /// Keys that lead to one another: `a -> b -> a`.
@@ -268,6 +281,15 @@ mod tests {
         let flags = root.key("flags");
         assert!(flags.key(&long).to_string().len() < 200);
         assert_eq!(flags.key(&key).to_string(), format!("flags.{key}"));
+    }
+
+    #[test]
+    fn a_path_is_one_line_whatever_the_keys_are() {
+        let (root, long) = (Path::ROOT, format!("\u{1b}[2J{}\n", "ä".repeat(1_000)));
+        let flags = root.key("flags");
+        assert_eq!(flags.key("a\nb\0ü").to_string(), "flags.a\\nb\\0ü");
+        let shown = flags.key(&long).to_string();
+        assert!(shown.starts_with("flags.\\u{1b}[2Jä") && shown.ends_with("ä\\n"), "{shown}");
     }
 
     #[test]

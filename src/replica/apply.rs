@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use crate::flag::limits::FLAG_BYTES;
-use crate::flag::{CompiledFlag, Flag, Item, Segments, compile, overridden};
+use crate::flag::{CompiledFlag, Flag, Item, Naming, Segments, compile_named, overridden};
 
 pub(super) struct Compiled {
     pub(super) item: Item,
@@ -35,10 +35,10 @@ pub(super) fn may_be_cold(flag: &CompiledFlag, definition: &[u8]) -> bool {
 const WORTH_A_THREAD: usize = 256;
 
 /// On as many threads as pay. Of many flags, those that may be are left cold at once, so that the compiled ones are never there together.
-pub(super) fn compile_all(items: Vec<Item>, segments: &Segments) -> Vec<Compiled> {
+pub(super) fn compile_all(naming: Naming, items: Vec<Item>, segments: &Segments) -> Vec<Compiled> {
     let cold = items.len() >= COLD_FROM;
     let compile_one = |item: Item| {
-        let flag = compile_definition(&item.name.key, &item.definition, segments);
+        let flag = compile_definition(naming, &item.name.key, &item.definition, segments);
         let result = flag.map(|flag| if cold && may_be_cold(&flag, &item.definition) { Body::Cold } else { Body::Flag(Box::new(flag)) });
         Compiled { item, result }
     };
@@ -65,13 +65,13 @@ pub(super) fn compile_all(items: Vec<Item>, segments: &Segments) -> Vec<Compiled
 }
 
 /// A panic is a bug of ours, and no reason to stop serving the other flags.
-pub(super) fn compile_definition(key: &str, definition: &[u8], segments: &Segments) -> Result<CompiledFlag, String> {
+pub(super) fn compile_definition(naming: Naming, key: &str, definition: &[u8], segments: &Segments) -> Result<CompiledFlag, String> {
     guarded(|| {
         if definition.len() > FLAG_BYTES {
             return Err(format!("the definition has {} bytes, at most {FLAG_BYTES} are allowed", definition.len()));
         }
-        let flag = Flag::from_json(definition).map_err(|problems| problems.to_string())?;
-        compile(overridden::key(key), &flag, segments).map_err(|problems| problems.to_string())
+        let flag = Flag::from_json_named(naming, definition).map_err(|problems| problems.to_string())?;
+        compile_named(naming, overridden::key(key), &flag, segments).map_err(|problems| problems.to_string())
     })
 }
 

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use crate::clock::{Clock, Micros};
-use crate::flag::{CompiledFlag, Digest, Lookup, Position, Revision, ValueType, metro64, overridden};
+use crate::flag::{CompiledFlag, Digest, Lookup, Naming, Position, Revision, ValueType, metro64, overridden};
 use crate::wire::evaluation::{encode_value, flagd};
 use crate::wire::trip::Trip;
 
@@ -83,6 +83,7 @@ impl Held {
 pub struct Replica(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
+    pub(super) naming: Naming,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) flags: DashMap<Arc<str>, Slot, BuildHasherDefault<KeyHasher>>,
     /// For flags that were loaded from disk and not compiled yet: the segments of that state. Empty once all were compiled.
@@ -138,9 +139,10 @@ pub(super) type Trips = BTreeMap<String, Trip>;
 const OPTIMISTIC_TRIES: usize = 4;
 
 impl Replica {
-    pub(super) fn empty(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn empty(naming: Naming, clock: Arc<dyn Clock>) -> Self {
         let fresh_us = AtomicI64::new(clock.now_us());
         Self(Arc::new(Inner {
+            naming,
             clock,
             flags: DashMap::default(),
             segments: ArcSwap::default(),
@@ -160,7 +162,7 @@ impl Replica {
     /// both. A flag with prerequisites is cloned out first, see [`CompiledFlag::has_prerequisites`].
     pub fn with<R>(&self, key: &str, read: impl FnOnce(Option<&Held>) -> R) -> R {
         match self.0.flags.get(key) {
-            Some(slot) => read(slot.held(key, &self.0.segments)),
+            Some(slot) => read(slot.held(self.0.naming, key, &self.0.segments)),
             None => read(None),
         }
     }

@@ -33,11 +33,17 @@ pub use writer::Writer;
 use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::flag::Naming;
 
 impl Replica {
     /// An empty replica, which is not usable until its writer has applied a state.
     pub fn new(clock: Arc<dyn Clock>) -> (Self, Writer) {
-        let replica = Self::empty(clock);
+        Self::named(Naming::Ours, clock)
+    }
+
+    /// The same for flags whose names follow that rule.
+    pub fn named(naming: Naming, clock: Arc<dyn Clock>) -> (Self, Writer) {
+        let replica = Self::empty(naming, clock);
         let writer = Writer::of(replica.clone());
         (replica, writer)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::flag::{CompiledFlag, Lookup};
+use crate::flag::{CompiledFlag, Flag, Lookup, Naming, Problems};
 
 use super::apply::compile_definition;
 use super::map::Replica;
@@ -24,6 +24,7 @@ pub struct Sheet {
 /// In the order of their keys.
 pub struct Sheets {
     all: Vec<Sheet>,
+    naming: Naming,
     segments: Arc<Served>,
     unix_s: i64,
 }
@@ -31,7 +32,7 @@ pub struct Sheets {
 impl Replica {
     pub fn sheets(&self) -> Sheets {
         let all = self.batch(|view| view.all().into_iter().filter_map(|key| self.sheet(key)).collect());
-        Sheets { all, segments: self.0.segments.load_full(), unix_s: self.unix_s() }
+        Sheets { all, naming: self.0.naming, segments: self.0.segments.load_full(), unix_s: self.unix_s() }
     }
 
     fn sheet(&self, key: Arc<str>) -> Option<Sheet> {
@@ -67,12 +68,17 @@ impl Sheets {
         self.all.binary_search_by(|sheet| (*sheet.key).cmp(key)).ok().and_then(|index| self.all.get(index))
     }
 
+    /// As people wrote it.
+    pub fn document(&self, sheet: &Sheet) -> Result<Flag, Problems> {
+        Flag::from_json_named(self.naming, &sheet.definition)
+    }
+
     /// The flag, compiled for this once if it is kept as its definition: whoever wants all flags does not make all of them stay compiled.
     pub fn flag(&self, sheet: &Sheet) -> Option<CompiledFlag> {
         match &sheet.held {
             Some((_, flag)) => Some(flag.clone()),
             None => {
-                let flag = compile_definition(&sheet.key, &sheet.definition, self.segments.compiled()).ok()?;
+                let flag = compile_definition(self.naming, &sheet.key, &sheet.definition, self.segments.compiled()).ok()?;
                 Some(flag.with_kill(sheet.is_killed))
             }
         }

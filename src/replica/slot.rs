@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::flag::Revision;
+use crate::flag::{Naming, Revision};
 
 use super::apply::compile_definition;
 use super::map::Held;
@@ -35,9 +35,9 @@ impl Cold {
         Self { definition, revision, killed, kill_revision, held: OnceLock::new() }
     }
 
-    fn compile(&self, key: &str, segments: &Served) -> Option<Box<Held>> {
+    fn compile(&self, naming: Naming, key: &str, segments: &Served) -> Option<Box<Held>> {
         let Self { definition, revision, killed, kill_revision, held: _ } = self;
-        let flag = compile_definition(key, definition, segments.compiled()).ok()?.with_kill(*killed);
+        let flag = compile_definition(naming, key, definition, segments.compiled()).ok()?.with_kill(*killed);
         let base_revision = segments.newest_read_by(&flag).max(*revision);
         let revision = base_revision.max(*kill_revision);
         Some(Box::new(Held::new(flag, revision, definition.clone(), base_revision)))
@@ -47,10 +47,10 @@ impl Cold {
 impl Slot {
     /// Whoever asks first compiles; who asks meanwhile waits for that.
     #[inline]
-    pub(super) fn held(&self, key: &str, segments: &ArcSwap<Served>) -> Option<&Held> {
+    pub(super) fn held(&self, naming: Naming, key: &str, segments: &ArcSwap<Served>) -> Option<&Held> {
         match self {
             Self::Ready(held) => Some(held),
-            Self::Cold(cold) => cold.held.get_or_init(|| cold.compile(key, &segments.load())).as_deref(),
+            Self::Cold(cold) => cold.held.get_or_init(|| cold.compile(naming, key, &segments.load())).as_deref(),
         }
     }
 
@@ -90,15 +90,15 @@ mod tests {
     fn a_cold_flag_is_what_it_would_be_compiled() {
         let segments = ArcSwap::default();
         let slot = cold(r#"{"defaultVariant":"on","variants":{"off":false,"on":true}}"#, true);
-        let held = slot.held("a", &segments).unwrap();
+        let held = slot.held(Naming::Ours, "a", &segments).unwrap();
         assert_eq!((held.flag.key(), held.flag.is_killed(), held.revision, held.base_revision), ("a", true, 5, 3));
-        assert!(std::ptr::eq(held, slot.held("a", &segments).unwrap()), "it was compiled twice");
+        assert!(std::ptr::eq(held, slot.held(Naming::Ours, "a", &segments).unwrap()), "it was compiled twice");
         assert!(slot.ready().is_none());
     }
 
     #[test]
     fn a_cold_flag_that_does_not_compile_is_none() {
-        assert!(cold(r#"{"variants":{}}"#, false).held("a", &ArcSwap::default()).is_none());
+        assert!(cold(r#"{"variants":{}}"#, false).held(Naming::Ours, "a", &ArcSwap::default()).is_none());
     }
 
     #[test]

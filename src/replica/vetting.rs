@@ -47,7 +47,7 @@ impl Writer {
 
     fn vet_one(&mut self, key: &Arc<str>) {
         let Some(item) = self.received.flag(key) else { return };
-        match apply::compile_definition(key, &item.definition, self.segments.served().compiled()) {
+        match apply::compile_definition(self.replica().0.naming, key, &item.definition, self.segments.served().compiled()) {
             Ok(flag) if may_be_cold(&flag, &item.definition) => {}
             Ok(flag) => {
                 let refreshed = self.take(Compiled { item, result: Ok(Body::Flag(Box::new(flag))) });

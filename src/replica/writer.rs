@@ -201,7 +201,7 @@ impl Writer {
             self.replica.0.segments.store(Arc::new(self.segments.served().clone()));
             jobs.into_iter().for_each(|item| take(self, Compiled { item, result: Ok(Body::Cold) }));
         } else {
-            let compiled = apply::compile_all(jobs, self.segments.served().compiled());
+            let compiled = apply::compile_all(self.replica.0.naming, jobs, self.segments.served().compiled());
             compiled.into_iter().for_each(|compiled| take(self, compiled));
         }
         refreshed.extend(touched.iter().filter_map(|key| self.refresh(key)));
@@ -319,7 +319,7 @@ impl Writer {
             entries.extend(self.current(key).map(|before| news::deleted(key.as_str().into(), before, self.position.revision)));
         }
         for Refreshed { key, slot } in refreshed.iter().filter(|one| one.slot.is_killed() || is_told(&one.key)) {
-            let after = slot.held(key, &inner.segments).cloned();
+            let after = slot.held(inner.naming, key, &inner.segments).cloned();
             entries.extend(after.and_then(|after| news::entry(key.clone(), self.current(key), after)));
         }
         {

@@ -2,7 +2,7 @@
 //!
 //! Health has a name for each of Kubernetes' probes, so that a `grpc` probe can ask for what it means: `liveness` is true while anybody
 //! answers, `readiness` (and the empty name, and the evaluation service) once the sidecar can serve and until it drains, `startup` once it
-//! could serve for the first time.
+//! could serve for the first time. In flagd's place the empty name means on the management port what it means there.
 
 use std::sync::{Arc, OnceLock};
 
@@ -68,11 +68,12 @@ fn descriptors() -> Builder<'static> {
 
 pub(super) async fn report(reporter: HealthReporter, readiness: Readiness, shutdown: Shutdown) {
     tokio::select! {
-        () = readiness.wait() => {}
-        () = shutdown.requested() => return,
-    }
-    for name in READINESS.into_iter().chain(["startup"]) {
-        reporter.set_service_status(name, ServingStatus::Serving).await;
+        () = readiness.wait() => {
+            for name in READINESS.into_iter().chain(["startup"]) {
+                reporter.set_service_status(name, ServingStatus::Serving).await;
+            }
+        }
+        () = shutdown.requested() => {}
     }
     shutdown.requested().await;
     for name in READINESS {
@@ -87,5 +88,13 @@ pub(super) async fn reporter() -> HealthReporter {
         reporter.set_service_status(name, ServingStatus::NotServing).await;
     }
     reporter.set_service_status("liveness", ServingStatus::Serving).await;
+    reporter
+}
+
+/// What flagd says on its management port: to whoever asks for no service it is SERVING from the moment that it listens, whether it has flags
+/// or not, and a probe that was made for it would wait here for a source that may never come. Our own names mean there what they mean elsewhere.
+pub(super) async fn flagds() -> HealthReporter {
+    let reporter = reporter().await;
+    reporter.set_service_status("", ServingStatus::Serving).await;
     reporter
 }

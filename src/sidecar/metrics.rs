@@ -19,6 +19,7 @@ use crate::replica::follow::{self, BOUNDS_US, Ended, Lane};
 use crate::telemetry::decisions::{Counts, Lost};
 
 use super::evidence::Stats;
+use super::handshakes::Handshakes;
 use super::impressions::Impressions;
 use super::pod::{Desk, Pod, Sdk};
 use super::requests::Requests;
@@ -53,6 +54,9 @@ impl Metrics {
         if is_stand_in {
             flagds.register_collector(Box::new(Impressions(Arc::clone(&evaluations))));
             flagds.register_collector(Box::new(Requests(desks.clone())));
+        }
+        if let Some(failures) = &pod.failed_handshakes {
+            registry.register_collector(Box::new(Handshakes(Arc::clone(failures))));
         }
         registry.register_collector(Box::new(Documents(Arc::clone(&pod))));
         registry.register_collector(Box::new(Scrape { pod, desks, evaluations }));

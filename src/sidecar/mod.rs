@@ -26,6 +26,7 @@ mod evaluate;
 mod evidence;
 mod flagd;
 mod grpc;
+mod handshakes;
 mod health;
 mod impressions;
 mod listen;

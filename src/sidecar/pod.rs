@@ -12,6 +12,7 @@ use crate::replica::Replica;
 use super::bell::Bell;
 use super::context::Contexts;
 use super::cors::Cors;
+use super::handshakes::Failures;
 use super::observe::Observer;
 use super::requests::Table;
 use super::sync::Press;
@@ -37,6 +38,8 @@ pub(super) struct Pod {
     pub(super) subscribers: Arc<Places>,
     /// `None`: there is no decision log.
     pub(super) observer: Option<Observer>,
+    /// `None`: nothing is served over TLS.
+    pub(super) failed_handshakes: Option<Arc<Failures>>,
     pub(super) cors: Cors,
     /// Of this process alone.
     pub(super) salt: u64,

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::timeout;
 
 use crate::lifecycle::Phase;
 
@@ -195,9 +196,13 @@ impl Protocol {
             Socket::Tcp(stream) => match TcpStream::from_std(stream) {
                 Ok(stream) => {
                     match &self.tls {
-                        None => self.connection(listen_to(stream), router).await,
+                        None => self.connection(self.in_clear(stream), router).await,
                         // A plain connection has no room for what TLS holds.
-                        Some(tls) => Box::pin(self.connection(tls.listen_to(stream), Router { is_encrypted: true, ..router })).await,
+                        Some(tls) => {
+                            let peer = stream.peer_addr().ok();
+                            let router = Router { is_encrypted: true, ..router };
+                            Box::pin(self.connection(tls.listen_to(stream, peer, self.first_bytes), router)).await;
+                        }
                     }
                     Ok(())
                 }
@@ -205,7 +210,7 @@ impl Protocol {
             },
             Socket::Unix(stream) => match UnixStream::from_std(stream) {
                 Ok(stream) => {
-                    self.connection(listen_to(Named::new(stream)), router).await;
+                    self.connection(self.in_clear(Named::new(stream)), router).await;
                     Ok(())
                 }
                 Err(error) => Err(error),
@@ -216,15 +221,19 @@ impl Protocol {
         }
     }
 
+    /// `None`: the peer left, or said nothing in time.
+    async fn in_clear<I: AsyncRead + Unpin>(&self, io: I) -> Option<(Speaks, Begun<I>)> {
+        timeout(self.first_bytes, listen_to(io)).await.ok()?
+    }
+
     /// Until the peer leaves, breaks a rule, or the shutdown has come to its end of patience. Errors are the peer's and are not logged:
-    /// whoever can connect could fill the log.
+    /// whoever can connect could fill the log. It is for `begun` to bound its time.
     async fn connection<I>(&self, begun: impl Future<Output = Option<(Speaks, Begun<I>)>>, router: Router)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let begun = tokio::select! {
             begun = begun => begun,
-            () = tokio::time::sleep(self.first_bytes) => None,
             () = self.farewell(&router) => None,
         };
         match begun {

@@ -29,6 +29,7 @@ use super::pod::{Desk, Places, Pod};
 use super::route::{Door, Others, Router};
 use super::serve::{Listener, MAX_STREAMS, Protocol, Socket, accept};
 use super::sync::{MAX_CONNECTIONS, MAX_SUBSCRIBERS, Press, Told};
+use super::tls::Tls;
 use super::workers::Workers;
 use super::{Args, Serve, Upstream, health};
 
@@ -226,6 +227,7 @@ async fn serve_logging(
         press: Arc::clone(&press),
         subscribers: Places::new(MAX_SUBSCRIBERS),
         observer,
+        failed_handshakes: args.tls.as_ref().map(Tls::failures),
         cors: Cors::of(cors_origins),
         salt: rand::random(),
     });
@@ -238,7 +240,7 @@ async fn serve_logging(
     let reporter = health::reporter().await;
     let others = Arc::new(health::services(&reporter, evidence.clone(), *reflection));
 
-    let health = reporter.clone();
+    let probed = if is_stand_in { health::flagds().await } else { reporter.clone() };
     for (number, desk) in desks.iter().enumerate() {
         workers.get(number).runtime().spawn(Arc::clone(desk).ring());
     }
@@ -260,9 +262,12 @@ async fn serve_logging(
     for listener in std::iter::once(Listener::Tcp(tcp)).chain(unix.map(Listener::Unix)) {
         home.spawn(Arc::clone(&entrance).accept(listener));
     }
+    if is_stand_in {
+        tokio::spawn(health::report(probed.clone(), readiness.clone(), shutdown.clone()));
+    }
     tokio::spawn(health::report(reporter, readiness, shutdown));
     let first_bytes = Duration::from_millis(limits.first_bytes_ms);
-    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, health, is_stand_in));
+    tokio::spawn(management::serve(Listener::Tcp(http), pod, metrics, evidence.clone(), first_bytes, probed, is_stand_in));
     Ok((running, evidence))
 }
 

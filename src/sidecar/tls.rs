@@ -3,16 +3,20 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, crypto};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::handshakes::{Failed, Failures};
 use super::sniff::{Begun, Speaks, listen_to};
 
 const CERTIFICATE: &str = "--server-cert-path";
@@ -29,9 +33,12 @@ pub enum Unusable {
     Misfit { certificate: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
-/// Clones are one set of sessions.
+/// Clones are one set of sessions, and of failures.
 #[derive(Clone)]
-pub struct Tls(Arc<ServerConfig>);
+pub struct Tls {
+    settings: Arc<ServerConfig>,
+    failures: Arc<Failures>,
+}
 
 impl fmt::Debug for Tls {
     /// Nothing of the key.
@@ -61,16 +68,31 @@ impl Tls {
             .with_single_cert(chain, secret)
             .map_err(misfit)?;
         settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(settings)))
+        Ok(Self { settings: Arc::new(settings), failures: Arc::default() })
     }
 
-    /// Shakes hands and hears which HTTP is spoken. `None`: the peer left, or does not speak TLS. It is for the caller to bound the time.
-    pub(super) async fn listen_to<I>(&self, io: I) -> Option<(Speaks, Begun<TlsStream<I>>)>
+    pub(super) fn failures(&self) -> Arc<Failures> {
+        Arc::clone(&self.failures)
+    }
+
+    /// Shakes hands and hears which HTTP is spoken, both `within` this time. `None`: the peer left, was late, or does not speak TLS.
+    pub(super) async fn listen_to<I>(&self, io: I, peer: Option<SocketAddr>, within: Duration) -> Option<(Speaks, Begun<TlsStream<I>>)>
     where
         I: AsyncRead + AsyncWrite + Unpin,
     {
-        let io = TlsAcceptor::from(Arc::clone(&self.0)).accept(io).await.ok()?;
-        listen_to(io).await
+        let deadline = Instant::now() + within;
+        let io = match timeout_at(deadline, TlsAcceptor::from(Arc::clone(&self.settings)).accept(io)).await {
+            Ok(Ok(io)) => io,
+            Ok(Err(error)) => {
+                self.failures.note(Failed::of(&error), &error, peer);
+                return None;
+            }
+            Err(late) => {
+                self.failures.note(Failed::Timeout, &late, peer);
+                return None;
+            }
+        };
+        timeout_at(deadline, listen_to(io)).await.ok()?
     }
 }
 

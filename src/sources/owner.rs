@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::flag::{Assumed, Problems, Scalar, Tolerated};
+use crate::flag::{Assumed, Naming, Problems, Scalar, Tolerated};
 use crate::lifecycle::{Shutdown, Token};
 use crate::replica::{Rejected, Writer};
 
@@ -119,6 +119,10 @@ impl Owner {
         let mut news = News::default();
         for (key, flag) in flags {
             let Some(mut flag) = flag else {
+                // What can be no key is no flag either, and could be the place of another ([`crate::flag::overridden`]).
+                if !Naming::Flagds.takes_key(&key) {
+                    continue;
+                }
                 self.unread.insert(key.clone());
                 news.unread_flags.insert(key);
                 continue;

@@ -130,8 +130,8 @@ fn is_admitted(random: u64, threshold: u64) -> bool {
 
 fn attributes(outcome: &Outcome<'_>) -> Vec<KeyValue> {
     let Outcome { flag_key, environment, variant, reason, error, revision, targeting_key } = *outcome;
-    // No flag has a longer key, and a caller may ask for anything.
-    let flag_key = &flag_key[..flag_key.floor_char_boundary(limits::KEY_BYTES)];
+    // No flag has a longer key, in flagd's place neither, and a caller may ask for anything.
+    let flag_key = &flag_key[..flag_key.floor_char_boundary(limits::FLAGD_NAME_BYTES)];
     let mut attributes = vec![
         KeyValue::new("feature_flag.key", flag_key.to_owned()),
         KeyValue::new("feature_flag.provider.name", "yardarm"),

@@ -51,6 +51,7 @@ mod sidecar;
 mod slow_watch;
 mod staleness;
 mod start;
+mod start_keys;
 mod start_metrics;
 mod start_tls;
 mod store_contract;

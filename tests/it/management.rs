@@ -15,6 +15,7 @@ use yardarm::sidecar::{self, Flags, Running, Serve, Workers};
 use yardarm::wire::v1::{EvaluateBatchRequest, FlagSelector};
 
 use crate::pod::{FLAGS, Pod, evaluate, person, question, soon, watch_keys};
+use crate::process::channel;
 use crate::rig::script::{Script, state};
 use crate::rig::{Sidecar, until};
 
@@ -75,6 +76,29 @@ async fn ready_only_with_a_state_and_not_while_draining() {
     assert_eq!(get(&pod, "/healthz").await.0, 200);
     drop(hold);
     // The watch of a health check does not keep the sidecar from leaving.
+    assert_eq!(pod.stop().await, []);
+}
+
+#[tokio::test]
+async fn in_flagds_place_8014_is_serving_before_there_are_flags_and_until_the_process_drains() {
+    let pod = Pod::in_place_of_flagd(&Serve { threads: Some(1), ..Serve::default() }).await;
+    let mut management = HealthClient::new(channel(&pod.running.management.to_string()));
+    let ask = |service: &str| HealthCheckRequest { service: service.into() };
+    let mut watch = management.watch(ask("")).await.unwrap().into_inner();
+    assert_eq!(soon(watch.message()).await.unwrap().unwrap().status(), ServingStatus::Serving);
+    assert_eq!(get(&pod, "/readyz").await.0, 412);
+    // Our names, and the port of evaluation, say what they always say.
+    for service in ["readiness", "startup", "yardarm.v1.Evaluation"] {
+        assert_eq!(management.check(ask(service)).await.unwrap().into_inner().status(), ServingStatus::NotServing, "{service}");
+        assert_eq!(health(&pod, service).await, ServingStatus::NotServing, "{service}");
+    }
+    assert_eq!(health(&pod, "").await, ServingStatus::NotServing);
+    // It has never had a flag when it is told to end.
+    let hold = pod.shutdown.hold(yardarm::lifecycle::Phase::Drain, "the test");
+    pod.shutdown.request();
+    assert_eq!(soon(watch.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
+    assert_eq!(management.check(ask("")).await.unwrap().into_inner().status(), ServingStatus::NotServing);
+    drop(hold);
     assert_eq!(pod.stop().await, []);
 }
 

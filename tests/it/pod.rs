@@ -12,7 +12,7 @@ use yardarm::clock::SystemClock;
 use yardarm::flag::{Delta, Digest, Document, Item, ItemName, Kill, Position, Revision, State};
 use yardarm::lifecycle::{Overdue, Shutdown};
 use yardarm::replica::{Applied, Replica, Writer};
-use yardarm::sidecar::{self, Flags, Running, Serve, Workers};
+use yardarm::sidecar::{self, Flags, Running, Serve, StandIn, Workers};
 use yardarm::wire::v1::evaluation_client::EvaluationClient;
 use yardarm::wire::v1::{Context, Decision, EvaluateRequest, FlagSelector, WatchFlagsRequest};
 
@@ -93,10 +93,22 @@ impl Pod {
 
     /// On threads that are shared with others.
     pub async fn start_on(workers: &Workers, args: &Serve) -> Self {
+        Self::serving(async |flags, shutdown| sidecar::serve(args, flags, workers, shutdown).await.unwrap()).await
+    }
+
+    /// With flagd's manners, and without any state.
+    pub async fn in_place_of_flagd(args: &Serve) -> Self {
+        let workers = Workers::start(args.threads).unwrap();
+        let serve =
+            async |flags, shutdown| sidecar::serve_in_place_of_flagd(args, flags, &workers, shutdown, StandIn::default()).await.unwrap();
+        Self::serving(serve).await
+    }
+
+    async fn serving(serve: impl AsyncFnOnce(Flags, Shutdown) -> Running) -> Self {
         let (replica, writer) = Replica::new(Arc::new(SystemClock::new()));
         let shutdown = Shutdown::new();
         let flags = Flags { replica, environment: "test".into(), following: None };
-        let running = sidecar::serve(args, flags, workers, shutdown.clone()).await.unwrap();
+        let running = serve(flags, shutdown.clone()).await;
         let completed = tokio::spawn({
             let shutdown = shutdown.clone();
             async move { shutdown.complete().await }

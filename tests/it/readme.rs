@@ -84,7 +84,11 @@ fn the_limits_are_those_of_the_code() {
             thousands(limits::ENVIRONMENT_FLAGS),
             thousands(limits::ENVIRONMENT_SEGMENTS)
         ),
-        format!("| a key | {} of ", limits::KEY_BYTES),
+        format!(
+            "| a key | {} of `A-Z a-z 0-9 . _ -`; of `yardarm start` {} bytes of any text |",
+            limits::KEY_BYTES,
+            thousands(limits::FLAGD_NAME_BYTES)
+        ),
         format!("| a regular expression | {}, linear time |", kib(limits::REGEX_BYTES)),
         format!(
             "| the regular expressions of a flag, or of a segment | {}, together {} compiled |",

@@ -210,13 +210,21 @@ async fn it_is_ready_when_each_source_was_read_once_and_stays_so_when_one_goes()
     let (status, why) = get(process.management(), "/readyz");
     assert_eq!(status, 412);
     assert!(why.contains("late.json"), "{why}");
-    let mut health = HealthClient::new(channel(process.management()));
-    let ask = || HealthCheckRequest { service: String::new() };
-    assert_eq!(health.check(ask()).await.unwrap().into_inner().status(), ServingStatus::NotServing);
+    let health = async |address: &str, service: &str| {
+        let ask = HealthCheckRequest { service: service.to_owned() };
+        HealthClient::new(channel(address)).check(ask).await.unwrap().into_inner().status()
+    };
+    // flagd's word there is of the process.
+    assert_eq!(health(process.management(), "").await, ServingStatus::Serving);
+    for (address, service) in [(process.management(), "readiness"), (process.tcp(), ""), (process.sync(), "")] {
+        assert_eq!(health(address, service).await, ServingStatus::NotServing, "{address} {service}");
+    }
     replace(&late, &flag("b", "late"));
     assert_eq!(events.of("b").await, "write");
     until("it is ready", || get(process.management(), "/readyz").0 == 200);
-    assert_eq!(health.check(ask()).await.unwrap().into_inner().status(), ServingStatus::Serving);
+    for (address, service) in [(process.management(), ""), (process.management(), "readiness"), (process.tcp(), ""), (process.sync(), "")] {
+        assert_eq!(health(address, service).await, ServingStatus::Serving, "{address} {service}");
+    }
     fs::remove_file(&late).unwrap();
     replace(&here, &flag("a", "again"));
     events.of("a").await;
@@ -569,7 +577,20 @@ impl Logged {
         }
     }
 
-    fn port(&self, with: &str) -> u16 {
+    /// Asks it to end, and has every line that nobody has read.
+    pub fn end(self) -> Vec<String> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        let mut lines = self.passed.take();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return lines,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the process does not end: {lines:#?}"),
+            }
+        }
+    }
+
+    pub fn port(&self, with: &str) -> u16 {
         let line = self.line(with);
         line.rsplit([' ', ':']).next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"))
     }

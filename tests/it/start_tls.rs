@@ -28,6 +28,7 @@ use yardarm::wire::flagd::sync::{FetchAllFlagsRequest, SyncFlagsRequest};
 use yardarm::wire::flagd::v2::ResolveStringRequest;
 use yardarm::wire::flagd::v2::service_client::ServiceClient;
 
+use crate::management::metrics;
 use crate::pod::{FLAGS, Pod, soon, unix_channel};
 use crate::process::{Process, channel, command};
 use crate::start::{Logged, SOMEWHERE, flag, get, start, until, uri};
@@ -198,6 +199,75 @@ async fn a_handshake_that_does_not_come_ends_the_connection() {
     let mut mute = soon(papers.open(&pod.running.tcp.to_string(), b"h2", &[&TLS13])).await.unwrap();
     _ = soon(mute.read_to_end(&mut said)).await;
     assert!(said.is_empty());
+    let mut page = String::new();
+    soon(async {
+        while !page.contains("yardarm_failed_handshakes_total{reason=\"timeout\"} 1\n") {
+            page = metrics(&pod).await;
+        }
+    })
+    .await;
+    let others: u64 = ["plaintext", "certificate", "protocol", "closed", "other"].map(|reason| failures(&page, reason)).iter().sum();
+    assert_eq!(others, 0, "{page}");
+}
+
+/// As `/metrics` counts them.
+fn failures(page: &str, reason: &str) -> u64 {
+    let begin = format!("yardarm_failed_handshakes_total{{reason=\"{reason}\"}} ");
+    page.lines().find_map(|line| line.strip_prefix(&begin)).unwrap_or_else(|| panic!("{begin} is not in {page}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_that_fail_are_counted_by_their_reason_and_each_reason_is_logged_once() {
+    let (papers, others) = (Papers::new(), Papers::new());
+    let (flags, cert, key) = (uri(&papers.at("flags.json")), papers.text("cert.pem"), papers.text("key.pem"));
+    let logged = Logged::start(&[&SOMEWHERE[..], &["-f", &flags, "-c", &cert, "-k", &key]].concat(), &[]);
+    let management = format!("127.0.0.1:{}", logged.port("metrics and probes listening at "));
+    let sync = format!("127.0.0.1:{}", logged.port("starting flag sync service on port "));
+    let evaluation = format!("127.0.0.1:{}", logged.port("Flag IResolver listening at 127.0.0.1:"));
+    until("it is ready", || get(&management, "/readyz").0 == 200);
+    for at in [&evaluation, &sync] {
+        for clear in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\0\0\0\0\0\0\0\0"] {
+            let mut stream = TcpStream::connect(at.as_str()).await.unwrap();
+            stream.write_all(clear).await.unwrap();
+            // What was sent and not read may end it with a reset.
+            _ = soon(stream.read_to_end(&mut Vec::new())).await;
+        }
+        for version in [&TLS12, &TLS13] {
+            soon(others.open(at, b"h2", &[version])).await.unwrap_err();
+            soon(papers.open(at, b"spdy/3", &[version])).await.unwrap_err();
+        }
+        // One leaves in the middle, and one, as a probe of the port, at once.
+        for begun in [&[0x16, 3, 1][..], &[]] {
+            let mut stream = TcpStream::connect(at.as_str()).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            stream.shutdown().await.unwrap();
+            _ = soon(stream.read_to_end(&mut Vec::new())).await;
+        }
+        assert!(soon(papers.open(at, b"h2", &[&TLS13])).await.is_ok());
+    }
+    let expected = [("plaintext", 6), ("certificate", 4), ("protocol", 4), ("closed", 4), ("timeout", 0), ("other", 0)];
+    let counted = || {
+        let (_, page) = get(&management, "/metrics");
+        expected.map(|(reason, _)| (reason, failures(&page, reason)))
+    };
+    until("all are counted", || counted().iter().map(|(_, count)| count).sum::<u64>() >= 18);
+    assert_eq!(counted(), expected);
+    let lines = logged.end();
+    for (reason, told) in [("plaintext", 1), ("certificate", 1), ("protocol", 1), ("closed", 0), ("timeout", 0), ("other", 0)] {
+        let of_reason: Vec<_> = lines.iter().filter(|line| line.contains(&format!("reason=\"{reason}\""))).collect();
+        assert_eq!(of_reason.len(), told, "{reason}: {lines:#?}");
+        assert!(
+            of_reason.iter().all(|line| line.contains("WARN") && line.contains("peer=127.0.0.1:") && line.ends_with("failures=1")),
+            "{of_reason:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_tls_no_handshake_is_counted() {
+    let papers = Papers::new();
+    let process = start(&["-f", &uri(&papers.at("flags.json"))]);
+    assert!(!get(process.management(), "/metrics").1.contains("handshakes"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

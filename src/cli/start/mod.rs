@@ -12,7 +12,7 @@ use super::output::Out;
 use super::ready::{self, Addresses};
 use super::roles::{end, host, unstartable};
 use crate::clock::SystemClock;
-use crate::flag::Assumed;
+use crate::flag::{Assumed, Naming};
 use crate::lifecycle::{Readiness, Shutdown};
 use crate::replica::Replica;
 use crate::sidecar::{self, Flags, Running, Serve, StandIn, Workers};
@@ -41,7 +41,7 @@ async fn start(settings: Settings, shutdown: Shutdown, out: &mut Out) -> Outcome
     if sources.is_empty() {
         tracing::warn!("there is no source of flags; name one with --uri or --sources");
     }
-    let (replica, writer) = Replica::new(Arc::new(SystemClock::new()));
+    let (replica, writer) = Replica::named(Naming::Flagds, Arc::new(SystemClock::new()));
     let stand_in = StandIn { readiness: Readiness::new() };
     let readiness = stand_in.readiness.clone();
     sources::start(sources, writer, Assumed { fractional_version }, &readiness, &shutdown);

@@ -14,6 +14,7 @@ use super::keys::KeySet;
 use super::limits;
 use super::logic::Program;
 use super::measured::Measured;
+use super::naming::Naming;
 use super::node::quoted;
 use super::problem::{Path, Problems, did_you_mean};
 use super::segment::Segments;
@@ -24,18 +25,23 @@ use super::{Value, Variant};
 ///
 /// Prerequisites are other flags, so only [`super::check_environment`] can say whether they are there.
 pub fn compile(key: &str, flag: &Flag, segments: &Segments) -> Result<CompiledFlag, Problems> {
+    compile_named(Naming::Ours, key, flag, segments)
+}
+
+/// The same by a rule of keys that the caller names.
+pub fn compile_named(naming: Naming, key: &str, flag: &Flag, segments: &Segments) -> Result<CompiledFlag, Problems> {
     let mut problems = Problems::default();
-    let compiled = compile_flag(key, flag, segments, &mut problems);
+    let compiled = compile_flag(naming, key, flag, segments, &mut problems);
     match compiled {
         Some(compiled) if problems.is_empty() => Ok(CompiledFlag::new(compiled)),
         _ => Err(problems.under(&Path::ROOT.key("flags").key(key).to_string())),
     }
 }
 
-fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Problems) -> Option<Compiled> {
+fn compile_flag(naming: Naming, key: &str, flag: &Flag, segments: &Segments, problems: &mut Problems) -> Option<Compiled> {
     let path = Path::ROOT;
-    if !limits::is_key(key) {
-        problems.found(path, quoted(key), format!("a key of 1 to {} letters, digits, dots, underscores and hyphens", limits::KEY_BYTES));
+    if !naming.takes_key(key) {
+        problems.found(path, quoted(key), naming.key());
     }
     if flag.targeting.is_some() && !flag.rules.is_empty() {
         problems.found(path.key("targeting"), "`rules` and `targeting`", "one of them");
@@ -60,7 +66,7 @@ fn compile_flag(key: &str, flag: &Flag, segments: &Segments, problems: &mut Prob
     let off_variant = names.optional(&flag.off_variant, path.key("offVariant"), problems);
     let kill_variant = names.optional(&flag.kill_variant, path.key("killVariant"), problems);
     let staleness = flag.max_staleness.as_ref().and_then(|limit| staleness(&names, limit, path.key("maxStaleness"), problems));
-    let prerequisites = prerequisites(key, flag, path, problems);
+    let prerequisites = prerequisites(naming, key, flag, path, problems);
     let targets = targets(&names, flag, path, problems);
     plan::measures(flag, problems);
     if let Some(rollout) = &flag.rollout {
@@ -157,7 +163,7 @@ fn staleness(names: &Names<'_>, limit: &MaxStaleness, path: Path<'_>, problems: 
     Some(Box::new(Staleness { after_ms: after_s.saturating_mul(1_000), variant }))
 }
 
-fn prerequisites(key: &str, flag: &Flag, path: Path<'_>, problems: &mut Problems) -> Box<[Prerequisite]> {
+fn prerequisites(naming: Naming, key: &str, flag: &Flag, path: Path<'_>, problems: &mut Problems) -> Box<[Prerequisite]> {
     let list = path.key("prerequisites");
     let mut seen = BTreeSet::new();
     let mut compiled = Vec::with_capacity(flag.prerequisites.len());
@@ -166,7 +172,7 @@ fn prerequisites(key: &str, flag: &Flag, path: Path<'_>, problems: &mut Problems
         let place = element.key("flag");
         if flag == key {
             problems.found(place, "the flag itself", "another flag");
-        } else if !limits::is_key(flag) {
+        } else if !naming.takes_key(flag) {
             problems.found(place, quoted(flag), "the key of a flag");
         } else if !seen.insert(flag.as_str()) {
             problems.found(place, format!("{} a second time", quoted(flag)), "each flag once, with all variants that will do");

@@ -27,6 +27,7 @@ use super::document::{
 };
 use super::limits;
 use super::logic::write_out;
+use super::naming::Naming;
 use super::node::{Node, quoted};
 use super::problem::{Path, Problems, did_you_mean};
 use super::template::{Library, Templates};
@@ -100,9 +101,14 @@ impl Document {
 impl Flag {
     /// Reads what [`Flag::to_canonical_json`] writes, or any other JSON spelling of it. Paths of problems begin at the flag.
     pub fn from_json(json: &[u8]) -> Result<Self, Problems> {
+        Self::from_json_named(Naming::Ours, json)
+    }
+
+    /// The same by a rule of names that the caller names.
+    pub fn from_json_named(naming: Naming, json: &[u8]) -> Result<Self, Problems> {
         // What is stored is filled in.
         let none = Templates::default();
-        from_json(json, limits::FLAG_BYTES, |node, path, problems| flag(node, &Library::of(&none), path, problems))
+        from_json(json, limits::FLAG_BYTES, |node, path, problems| flag(naming, node, &Library::of(&none), path, problems))
     }
 }
 
@@ -163,11 +169,11 @@ fn document(root: &Node<'_>, others: &Templates, problems: &mut Problems) -> Opt
     templates.join(others.clone());
     let library = Library::of(&templates);
     let mut flags = fields.map("flags", "flags by key", path, problems, |key, node, path, problems| {
-        is_key(key, path, problems);
-        flag(node, &library, path, problems)
+        is_key(Naming::Ours, key, path, problems);
+        flag(Naming::Ours, node, &library, path, problems)
     });
     let segments = fields.map("segments", "segments by key", path, problems, |key, node, path, problems| {
-        is_key(key, path, problems);
+        is_key(Naming::Ours, key, path, problems);
         segment(node, path, problems)
     });
     let evaluators =
@@ -182,9 +188,9 @@ fn document(root: &Node<'_>, others: &Templates, problems: &mut Problems) -> Opt
     Some(Document { flags, segments, metadata: metadata(&fields, path, problems), evaluators })
 }
 
-fn is_key(key: &str, path: Path<'_>, problems: &mut Problems) {
-    if !limits::is_key(key) {
-        problems.found(path, quoted(key), format!("a key of 1 to {} letters, digits, dots, underscores and hyphens", limits::KEY_BYTES));
+fn is_key(naming: Naming, key: &str, path: Path<'_>, problems: &mut Problems) {
+    if !naming.takes_key(key) {
+        problems.found(path, quoted(key), naming.key());
     }
 }
 
@@ -194,11 +200,11 @@ fn metadata(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Problems) ->
     })
 }
 
-fn flag(node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
+fn flag(naming: Naming, node: &Node<'_>, library: &Library<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
     let fields = Fields::of(node, "a flag", FLAG, path, problems)?;
     let variants = fields.map("variants", "variants by name", path, problems, |name, node, path, problems| {
-        if name.is_empty() || name.len() > limits::KEY_BYTES {
-            problems.found(path, quoted(name), format!("a name of 1 to {} bytes", limits::KEY_BYTES));
+        if !naming.takes_variant(name) {
+            problems.found(path, quoted(name), naming.variant());
         }
         value::value(node, path, problems)
     });

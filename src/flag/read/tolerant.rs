@@ -1,5 +1,6 @@
 //! A document as flagd takes one (flagd.md 2.1). It warns of what is not in its schema and serves the rest, so that a source may have keys
-//! that nobody knows, and one flag that cannot be read does not take the others with it. Metadata of the set become those of each flag.
+//! that nobody knows, and one flag that cannot be read does not take the others with it. Metadata of the set become those of each flag. Keys
+//! are flagd's too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +9,7 @@ use serde_json::{Map, Value as Json, json};
 use super::super::document::{Flag, FractionalVersion, Metadata, Segment};
 use super::super::limits;
 use super::super::logic::{Program, UNREADABLE, write_out};
+use super::super::naming::Naming;
 use super::super::node::Node;
 use super::super::problem::{Path, Problems};
 use super::super::template::{Library, Templates};
@@ -109,7 +111,7 @@ struct Reader<'r> {
 
 impl Reader<'_> {
     fn flag(&mut self, key: &str, node: Node<'_>, path: Path<'_>, problems: &mut Problems) -> Option<Flag> {
-        is_key(key, path, problems);
+        is_key(Naming::Flagds, key, path, problems);
         let Node::Map(mut entries) = node else {
             problems.found(path, node.to_string(), "a flag, as an object");
             return None;
@@ -118,7 +120,7 @@ impl Reader<'_> {
         let says_version = entries.iter().any(|(name, node)| name == "fractionalVersion" && *node != Node::Null);
         let metadata = entries.iter().position(|(name, _)| name == "metadata").map(|index| entries.remove(index).1);
         let own = scalars(metadata.as_ref(), path.key("metadata"), &mut Problems::default());
-        let mut flag = flag(&Node::Map(entries), &Library::of(self.templates), path, problems)?;
+        let mut flag = flag(Naming::Flagds, &Node::Map(entries), &Library::of(self.templates), path, problems)?;
         flag.metadata = self.of_set.clone().into_iter().chain(own).collect();
         if !says_version {
             flag.fractional_version = self.assumed.fractional_version;
@@ -161,7 +163,8 @@ fn evaluators(fields: &Fields<'_, '_>, problems: &mut Problems) -> Map<String, J
 fn segments(fields: &Fields<'_, '_>, problems: &mut Problems) -> BTreeMap<String, Option<Segment>> {
     fields.map("segments", "segments by key", Path::ROOT, problems, |key, node, path, problems| {
         let mut own = Problems::default();
-        is_key(key, path, &mut own);
+        // flagd has no segments, so that nobody has any of another name.
+        is_key(Naming::Ours, key, path, &mut own);
         let segment = segment(node, path, &mut own).filter(|_| own.is_empty());
         problems.extend(own);
         Some(segment)
@@ -193,6 +196,26 @@ mod tests {
         assert_eq!(read_ones, [("good", true), ("bad", false)]);
         assert!(read.problems.iter().all(|problem| problem.path.starts_with("flags.bad")), "{}", read.problems);
         assert!(!read.problems.is_empty());
+    }
+
+    #[test]
+    fn keys_and_variants_have_any_name_that_flagd_takes() {
+        let (long, too_long) = ("k".repeat(limits::FLAGD_NAME_BYTES), "k".repeat(limits::FLAGD_NAME_BYTES + 1));
+        let flag = json!({ "variants": { "the \"1st\"\n": 1, long.as_str(): 2 }, "defaultVariant": long });
+        let good = ["a b", "a/b", "a%2Fb", "ümläut", "\"quoted\"", long.as_str()];
+        let bad = ["", "two\nlines", "nul\0", too_long.as_str()];
+        let flags: Map<_, _> = good.iter().chain(&bad).map(|key| ((*key).to_owned(), flag.clone())).collect();
+        let read = parse(&json!({ "flags": flags }).to_string());
+        for (key, flag) in &read.flags {
+            assert_eq!(flag.is_some(), good.contains(&key.as_str()), "{key:?}: {}", read.problems);
+        }
+        assert_eq!(read.problems.len(), bad.len(), "{}", read.problems);
+        let expected = format!("expected a key of 1 to {} bytes without control characters", limits::FLAGD_NAME_BYTES);
+        assert!(read.problems.iter().all(|problem| problem.to_string().contains(&expected)), "{}", read.problems);
+        // What is read is written and read again, by the same rule and by no other.
+        let json = read.flags.iter().find_map(|(_, flag)| flag.as_ref()).unwrap().to_canonical_json();
+        assert!(Flag::from_json_named(Naming::Flagds, json.as_ref()).is_ok());
+        assert!(Flag::from_json(json.as_ref()).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use crate::flag::{CompiledFlag, Flag, Lookup, Obstacle, overridden, translate};
+use crate::flag::{CompiledFlag, Lookup, Obstacle, overridden, translate};
 use crate::replica::{Sheet, Sheets};
 use crate::wire::evaluation::flagd::Definition;
 
@@ -37,7 +37,7 @@ impl Fragment {
 
 fn written(sheet: &Sheet, reading: &Reading<'_>, environment: &str) -> Result<Box<str>, Obstacle> {
     let flag = reading.sheets.flag(sheet).ok_or(Obstacle::Definition)?;
-    let document = Flag::from_json(&sheet.definition).map_err(|_| Obstacle::Definition)?;
+    let document = reading.sheets.document(sheet).map_err(|_| Obstacle::Definition)?;
     let translation = translate(&flag, &document, reading)?;
     let key = serde_json::Value::from(overridden::key(&sheet.key));
     Ok(format!("{key}:{}", translation.to_json(environment)).into())

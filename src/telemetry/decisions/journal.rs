@@ -56,8 +56,8 @@ impl Journal {
     #[inline]
     pub fn note(&mut self, seen: &Evaluation<'_>) {
         let Evaluation { time_us: _, flag, variant, enabled, key, rule, bucket, revision, reason, error } = *seen;
-        // No flag has a longer key, and a caller may ask for anything.
-        let flag = &flag[..flag.floor_char_boundary(limits::KEY_BYTES)];
+        // No flag has a longer key, in flagd's place neither, and a caller may ask for anything.
+        let flag = &flag[..flag.floor_char_boundary(limits::FLAGD_NAME_BYTES)];
         let len = |text: Option<&str>| text.map_or(0, str::len);
         let more = flag.len() + len(variant) + len(rule) + len(key);
         if self.is_paused || self.events.len() >= MOST_EVENTS || self.texts.len() + more > MOST_TEXT_BYTES {
@@ -199,6 +199,6 @@ mod tests {
         let mut journal = Journal::default();
         journal.note(&seen(&"ä".repeat(1_000), None));
         journal.keep();
-        assert_eq!(journal.iter().next().unwrap().flag.len(), limits::KEY_BYTES);
+        assert_eq!(journal.iter().next().unwrap().flag.len(), limits::FLAGD_NAME_BYTES);
     }
 }

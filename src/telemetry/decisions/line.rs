@@ -196,6 +196,17 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_flag_is_called_its_line_is_one_and_says_so() {
+        for flag in ["a b", "a/b", "\"quoted\"", "back\\slash", "ümläut", "a%2Fb", "\u{2028}"] {
+            let seen = Evaluation { flag, variant: Some("two\nlines"), ..seen(Reason::Static, None) };
+            let line = serde_json::to_string(&seen.line(None, "pod-1", "", 1.0)).unwrap();
+            assert_eq!(line.lines().count(), 1, "{line}");
+            let read: Line<'_> = serde_json::from_str(&line).unwrap();
+            assert_eq!((&*read.flag, read.variant.as_deref()), (flag, Some("two\nlines")));
+        }
+    }
+
+    #[test]
     fn where_no_rule_decided_the_path_says_what_did() {
         for (reason, path) in [
             (Reason::Static, Some("default")),

@@ -70,7 +70,7 @@ fn details(answer: &Answer<'_>, code: ErrorCode) -> String {
 }
 
 pub fn not_found(flag_key: &str) -> String {
-    let shown: String = flag_key.chars().take(crate::flag::limits::KEY_BYTES).collect();
+    let shown: String = flag_key.chars().take(crate::flag::limits::FLAGD_NAME_BYTES).collect();
     format!("flag `{shown}` does not exist")
 }
 
