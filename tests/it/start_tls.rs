@@ -108,6 +108,16 @@ async fn evaluation_and_sync_are_served_over_tls_and_the_other_ports_in_clear() 
     }
     assert_eq!(get(process.management(), "/healthz").0, 200);
     assert_eq!(get(process.ofrep(), "/").0, 404);
+    let measured = |route: &str, scheme: &str| {
+        let route = if route.is_empty() { String::new() } else { format!(",http_route=\"{route}\"") };
+        let (_, text) = get(process.management(), "/metrics");
+        let count =
+            |line: &str| line.starts_with("http_server_request_duration_seconds_count{") && line.contains(&route) && line.contains(scheme);
+        text.lines().any(count)
+    };
+    until("what came over TLS has its scheme", || measured("/flagd.evaluation.v2.Service/ResolveString", "url_scheme=\"https\""));
+    until("and what came in clear its own", || measured("", "url_scheme=\"http\""));
+    assert!(!measured("/flagd.evaluation.v2.Service/ResolveString", "url_scheme=\"http\""));
     assert!(process.stop().success());
 }
 
