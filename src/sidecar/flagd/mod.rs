@@ -190,7 +190,12 @@ fn resolve_all(desk: &Desk, service: Service, asking: &Asking, message: &[u8]) -
             }
             all.push(answer, held.flag.kind(), held.flagd(), scope);
             if all.len() > MAX_BATCH_ANSWER_BYTES {
-                return Err(Status::resource_exhausted(format!("all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each")));
+                return Err(Status::resource_exhausted(format!(
+                    "the answer has {} bytes up to the flag `{}`, and at most {MAX_BATCH_ANSWER_BYTES} are sent: select fewer flags (metadata \
+                     `flagd-selector`, such as `flagSetId=NAME`), or ask for each by its key",
+                    all.len(),
+                    answer.flag_key
+                )));
             }
             Ok(())
         },
