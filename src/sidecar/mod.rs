@@ -34,6 +34,7 @@ mod outbox;
 mod pod;
 mod prepared;
 mod route;
+mod sdk;
 mod serve;
 mod sniff;
 mod start;

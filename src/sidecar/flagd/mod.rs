@@ -16,7 +16,7 @@ use crate::flag::ErrorCode;
 use crate::telemetry::evaluation::Evaluation;
 use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Service, Type};
 use crate::wire::evaluation::selection::{Scope, Selection};
-use crate::wire::evaluation::{Answer, Refused};
+use crate::wire::evaluation::{Answer, Form, Refused};
 
 use super::body::Body;
 use super::call::Call;
@@ -24,6 +24,7 @@ use super::decide::MAX_BATCH_ANSWER_BYTES;
 pub(super) use super::evaluate::MAX_QUESTION_BYTES;
 use super::grpc::{not_ready, refuse, respond};
 use super::pod::{Desk, Sdk};
+use super::sdk::{Of, Said};
 
 pub(super) use events::event_stream;
 
@@ -151,12 +152,17 @@ fn resolve(desk: &Desk, service: Service, of: Type, asking: &Asking, message: &[
     let mut question = wire::read_question(message).map_err(unreadable)?;
     question.context = desk.pod.contexts.enrich(question.context, asking).map_err(unreadable)?;
     question.wanted = Some(of.value_type());
-    let scope = asking.scope(desk);
-    let resolved = desk.answer_sdk(&question, asking, |answer, definition| {
-        if let Some(span) = span {
-            span.decided(&desk.outcome(&question, answer));
+    let form = Form::Resolved(of);
+    // The span is told of the answer.
+    let kept = span.is_none().then_some(form);
+    let resolved = desk.answer_sdk(&question, asking, kept, |said| match said {
+        Said::Written(frame) => Ok(Bytes::copy_from_slice(frame)),
+        Said::Answer(answer, Of { kind, definition }) => {
+            if let Some(span) = span {
+                span.decided(&desk.outcome(&question, answer));
+            }
+            resolved(answer, service, definition).map(|()| form.write(answer, kind, definition, asking.scope(desk)).into())
         }
-        resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, scope))
     });
     resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
 }
@@ -179,27 +185,24 @@ fn resolve_all(desk: &Desk, service: Service, asking: &Asking, message: &[u8]) -
     let context = wire::read_question_of_all(message).map_err(unreadable)?;
     let context = desk.pod.contexts.enrich(context, asking).map_err(unreadable)?;
     let scope = asking.scope(desk);
-    let all = desk.answer_all(
-        &context,
-        asking,
-        || AllResolved::new(service),
-        |all, held, answer| {
+    let form = Form::OneOfAll(service);
+    let begin = || AllResolved::new(service);
+    let all = desk.answer_all(&context, asking, form, begin, |all, flag_key, said| {
+        match said {
+            Said::Written(flag) => all.push(flag),
             // What has no value and no default has no place here (flagd.md 1.6).
-            if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
-                return Ok(());
-            }
-            all.push(answer, held.flag.kind(), held.flagd(), scope);
-            if all.len() > MAX_BATCH_ANSWER_BYTES {
-                return Err(Status::resource_exhausted(format!(
-                    "the answer has {} bytes up to the flag `{}`, and at most {MAX_BATCH_ANSWER_BYTES} are sent: select fewer flags (metadata \
-                     `flagd-selector`, such as `flagSetId=NAME`), or ask for each by its key",
-                    all.len(),
-                    answer.flag_key
-                )));
-            }
-            Ok(())
-        },
-    )?;
+            Said::Answer(answer, Of { definition, .. }) if answer.error.is_none() && resolved(answer, service, definition).is_err() => {}
+            Said::Answer(answer, Of { kind, definition }) => all.push(&form.write(answer, kind, definition, scope)),
+        }
+        if all.len() > MAX_BATCH_ANSWER_BYTES {
+            return Err(Status::resource_exhausted(format!(
+                "the answer has {} bytes up to the flag `{flag_key}`, and at most {MAX_BATCH_ANSWER_BYTES} are sent: select fewer flags \
+                 (metadata `flagd-selector`, such as `flagSetId=NAME`), or ask for each by its key",
+                all.len()
+            )));
+        }
+        Ok(())
+    })?;
     Ok(all.into_frame(scope))
 }
 

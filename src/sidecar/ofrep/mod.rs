@@ -15,12 +15,13 @@ use tonic::{Code, Status};
 use crate::flag::{ErrorCode, metro64};
 use crate::wire::evaluation::ofrep::{self as wire, Asked};
 use crate::wire::evaluation::selection::{Scope, Selection};
-use crate::wire::evaluation::{Question, Refused};
+use crate::wire::evaluation::{Form, Question, Refused};
 
 use super::body::Body;
 use super::flagd::Asking;
 use super::grpc::{contained, not_ready};
 use super::pod::{Desk, Sdk};
+use super::sdk::{Of, Said};
 use super::whole::{self, NotWhole};
 
 /// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
@@ -164,8 +165,12 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
     };
     let question = Question { flag_key: key, context, ..Question::default() };
-    let evaluated = desk.answer_sdk(&question, asking, |answer, definition| {
-        json_answer(answer.error.map_or(StatusCode::OK, status_of), &wire::evaluated(answer, definition, scope))
+    let evaluated = desk.answer_sdk(&question, asking, Some(Form::Ofrep), |said| match said {
+        Said::Written(text) => of_json(StatusCode::OK, text.to_vec()),
+        Said::Answer(answer, Of { kind, definition }) => {
+            let text = Form::Ofrep.write(answer, kind, definition, scope);
+            with_retry(of_json(answer.error.map_or(StatusCode::OK, status_of), text))
+        }
     });
     evaluated.unwrap_or_else(|| failed(ErrorCode::General, "a bug in the sidecar: nothing was answered"))
 }
@@ -197,12 +202,17 @@ fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Re
     let begin = || br#"{"flags":["#.to_vec();
     // Written as they are decided: of a large environment the answer is large enough by itself.
     let mut out = desk
-        .answer_all(&context, asking, begin, |out: &mut Vec<u8>, held, answer| {
+        .answer_all(&context, asking, Form::Ofrep, begin, |out: &mut Vec<u8>, flag_key, said| {
             if !out.ends_with(b"[") {
                 out.push(b',');
             }
-            out.extend_from_slice(wire::evaluated(answer, held.flagd(), scope).to_string().as_bytes());
-            if out.len() > MAX_BULK_BYTES { Err(too_many(out.len(), answer.flag_key)) } else { Ok(()) }
+            match said {
+                Said::Written(text) => out.extend_from_slice(text),
+                Said::Answer(answer, Of { kind, definition }) => {
+                    out.extend_from_slice(&Form::Ofrep.write(answer, kind, definition, scope));
+                }
+            }
+            if out.len() > MAX_BULK_BYTES { Err(too_many(out.len(), flag_key)) } else { Ok(()) }
         })
         .map_err(|status| Box::new(of_status(&status)))?;
     let events = json!([{ "type": "sse", "endpoint": { "requestUri": events_at(&asking.selection) }, "inactivityDelaySec": INACTIVE_S }]);
@@ -284,8 +294,12 @@ fn refused(status: StatusCode, details: &str) -> Answer {
 }
 
 fn json_answer(status: StatusCode, body: &Json) -> Answer {
-    let mut answer = of_json(status, body.to_string().into_bytes());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    with_retry(of_json(status, body.to_string().into_bytes()))
+}
+
+/// Says when to ask again, where that helps.
+fn with_retry(mut answer: Answer) -> Answer {
+    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     answer

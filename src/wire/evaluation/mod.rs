@@ -7,6 +7,8 @@ mod answer;
 mod context;
 pub mod flagd;
 pub mod flagd_json;
+mod form;
+mod metadata;
 pub mod ofrep;
 mod question;
 mod reader;
@@ -24,6 +26,7 @@ use super::v1;
 
 pub use answer::{Answer, BatchAnswer, EvaluateResponse, Prepared, Reply, StreamError, write_message};
 pub use context::Context;
+pub use form::Form;
 pub use question::{BatchQuestion, Question, Selector, StreamQuestion};
 pub use value::{EncodedValue, encode_value, struct_message};
 
