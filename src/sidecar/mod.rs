@@ -4,6 +4,7 @@
 //! listen -> start (entrance) -> serve (tls, sniff; HTTP/2, outbox; HTTP/1.1) -> route -> call, evaluate, stream, watch, flagd, ofrep -> decide
 //!                  |                                                            |                  ^                            -> replica
 //!               workers                        health, reflection; dialect, connect, cors   bell
+//! flagd, ofrep -> sdk -> decide: what OpenFeature's SDKs are sent is kept whole (prepared)
 //! sync (8015): flags as flagd documents, for clients that evaluate by themselves
 //! management (8014) -> metrics <- tally, prepared                      observe (decision log) <- tally
 //! evidence: who was served what, what became of them, and the reports of both to the control plane

@@ -12,6 +12,10 @@ use super::flagd::Asking;
 use super::grpc::not_ready;
 use super::pod::Desk;
 
+/// Of an answer in JSON that has every flag: 1.6 KiB for each of 10,000, where one with a short value takes 150 bytes. A client of HTTP has
+/// no limit of its own, as those of gRPC have with 4 MiB.
+pub(super) const MAX_JSON_BYTES: usize = 16 * 1024 * 1024;
+
 /// One answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Said<'a> {
@@ -117,6 +121,17 @@ impl Desk {
         counts.count();
         Ok(taken)
     }
+}
+
+/// Asked after each flag: one is all that an answer can be over its limit, and then nothing more is written.
+pub(super) fn within(most: usize, bytes: usize, last: &str) -> Result<(), Status> {
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the answer has {bytes} bytes up to the flag `{last}`, and at most {most} are sent: select fewer flags (header `Flagd-Selector`, \
+         such as `flagSetId=NAME`), or ask for each by its key"
+    )))
 }
 
 impl<'a> Of<'a> {

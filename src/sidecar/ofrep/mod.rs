@@ -21,15 +21,11 @@ use super::body::Body;
 use super::flagd::Asking;
 use super::grpc::{contained, not_ready};
 use super::pod::{Desk, Sdk};
-use super::sdk::{Of, Said};
+use super::sdk::{MAX_JSON_BYTES, Of, Said, within};
 use super::whole::{self, NotWhole};
 
 /// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
 const BODY_BYTES: usize = 256 * 1024;
-
-/// Of an answer that has every flag: 1.6 KiB for each of 10,000, where one with a short value takes 150 bytes. A client of HTTP has no limit
-/// of its own, as those of gRPC have with 4 MiB. Beyond it nothing more is written: one flag is all that the memory can be over it.
-const MAX_BULK_BYTES: usize = 16 * 1024 * 1024;
 
 const FLAGS: &str = "/ofrep/v1/evaluate/flags";
 
@@ -212,20 +208,12 @@ fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Re
                     out.extend_from_slice(&Form::Ofrep.write(answer, kind, definition, scope));
                 }
             }
-            if out.len() > MAX_BULK_BYTES { Err(too_many(out.len(), flag_key)) } else { Ok(()) }
+            within(MAX_JSON_BYTES, out.len(), flag_key)
         })
         .map_err(|status| Box::new(of_status(&status)))?;
     let events = json!([{ "type": "sse", "endpoint": { "requestUri": events_at(&asking.selection) }, "inactivityDelaySec": INACTIVE_S }]);
     out.extend_from_slice(format!(r#"],"metadata":{},"eventStreams":{events}}}"#, wire::metadata_of_all(scope)).as_bytes());
     Ok(out)
-}
-
-/// The protocol has no status of its own for it: with 500 a provider keeps what it has (flagd.md 1.9).
-fn too_many(bytes: usize, last: &str) -> Status {
-    Status::resource_exhausted(format!(
-        "the answer has {bytes} bytes up to the flag `{last}`, and at most {MAX_BULK_BYTES} are sent: select fewer flags (header \
-         `Flagd-Selector`, such as `flagSetId=NAME`), or ask for each by its key"
-    ))
 }
 
 /// Where a client of this selection hears of changes.
@@ -280,6 +268,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
 fn of_status(status: &Status) -> Answer {
     match status.code() {
         Code::Unavailable => json_answer(StatusCode::SERVICE_UNAVAILABLE, &error(ErrorCode::ProviderNotReady, not_ready().message())),
+        // Also what is more than is sent, for which the protocol has no status of its own (flagd.md 1.9).
         _ => json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())),
     }
 }

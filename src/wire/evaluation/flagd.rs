@@ -6,13 +6,13 @@ use serde_json::{Map, Value as Json};
 
 use crate::flag::{Reason, ValueType};
 
-use super::answer::{Answer, HEAD, put_key, put_string, put_varint, with_head, write_message};
+use super::answer::{Answer, put_key, put_string, put_varint, write_message};
 use super::context::Context;
 use super::metadata;
 use super::question::Question;
 use super::reader::{Key, Reader, delimited};
 use super::selection::Scope;
-use super::value::{EncodedValue, put_delimited, struct_message};
+use super::value::{EncodedValue, put_delimited};
 use super::{Malformed, Refused};
 
 // Of a `Resolve…Request`; the context of a `ResolveAllRequest` has the number of the key.
@@ -212,42 +212,6 @@ pub fn one_of_all(answer: &Answer<'_>, of: ValueType, service: Service, definiti
         put_delimited(&mut flag, 7, &metadata::message(answer, definition, scope));
     }
     entry(answer.flag_key, &flag)
-}
-
-/// A `ResolveAllResponse` under construction, and room for the head of its frame.
-#[derive(Debug)]
-pub struct AllResolved {
-    service: Service,
-    frame: Vec<u8>,
-}
-
-impl AllResolved {
-    pub fn new(service: Service) -> Self {
-        Self { service, frame: vec![0; HEAD] }
-    }
-
-    /// What [`one_of_all`] wrote.
-    pub fn push(&mut self, flag: &[u8]) {
-        self.frame.extend_from_slice(flag);
-    }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.frame.len() - HEAD
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// With the frame around it.
-    pub fn into_frame(self, scope: Scope<'_>) -> Bytes {
-        let Self { service, mut frame } = self;
-        if service != Service::Schema {
-            put_delimited(&mut frame, 2, &struct_message(&scope.metadata()));
-        }
-        with_head(frame).into()
-    }
 }
 
 /// An `EventStreamResponse` with its frame (flagd.md 1.4).
