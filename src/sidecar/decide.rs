@@ -371,10 +371,10 @@ impl Manner<'_> {
     /// What is worth keeping of this answer, which is a success.
     fn constant(self, answer: &Answer<'_>, held: &Held) -> Option<Vec<u8>> {
         match self {
-            // Most that is too long is found so before it is written.
-            _ if answer.constant_len() > prepared::LONGEST => None,
             Self::Whole => None,
-            Self::Decision => Some(answer.constant()),
+            Self::Decision => (answer.constant_len() <= prepared::LONGEST).then(|| answer.constant()),
+            // Most that is too long is found so before it is written.
+            Self::Sdk(..) if answer.constant_len() > prepared::LONGEST_FOR_SDKS => None,
             Self::Sdk(form, scope) => {
                 let written = form.write(answer, held.flag.kind(), held.flagd(), scope);
                 (written.len() <= prepared::LONGEST_FOR_SDKS).then_some(written)

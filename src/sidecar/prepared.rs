@@ -14,8 +14,8 @@ use crate::replica::Held;
 const MOST: usize = 32 * 1024;
 /// A longer answer, which is one with an object in it, is encoded each time: then the encoding is not what costs.
 pub(super) const LONGEST: usize = 512;
-/// The same with the words around it that an OpenFeature SDK is sent.
-pub(super) const LONGEST_FOR_SDKS: usize = 1024;
+/// The same for an OpenFeature SDK, to which an object is not sent as it is held: it is taken apart and written anew, which costs far more.
+pub(super) const LONGEST_FOR_SDKS: usize = 4 * 1024;
 /// Of all that is kept; usual answers come to `MOST` before.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 

@@ -22,6 +22,7 @@ flags:
   plain: { variants: { a: z }, defaultVariant: a, metadata: { flagSetId: "", revision: "mine" } }
   told: { variants: { a: t }, defaultVariant: a, metadata: { source: mine }, source: a.json }
   long: { variants: { a: { text: "LONG" } }, defaultVariant: a }
+  too_long_to_be_kept: { variants: { a: { text: "LONG LONG LONG" } }, defaultVariant: a }
   missing: { variants: { a: m }, rules: [ { name: r, when: [ { attribute: plan, in: [x] } ], serve: a } ] }
 "#;
 
@@ -61,6 +62,7 @@ fn questions() -> Vec<(String, &'static str, Vec<u8>)> {
             ("limit", &["Float", "Int"]),
             ("sales_email", &["Object"]),
             ("long", &["Object"]),
+            ("too_long_to_be_kept", &["Object"]),
         ] {
             questions.push((format!("/ofrep/v1/evaluate/flags/{key}"), "application/json", of_all.clone()));
             for (of, service) in types.iter().flat_map(|of| ["v1", "v2"].map(|version| (of, format!("flagd.evaluation.{version}.Service"))))
