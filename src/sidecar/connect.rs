@@ -7,11 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use tonic::{Code, Status};
 
 use crate::telemetry::evaluation;
-use crate::wire::evaluation::flagd_json;
+use crate::wire::evaluation::{Encoding, flagd_json};
 
 use super::body::Body;
 use super::call::Call;
-use super::dialect::{Dialect, Encoding, Translated, connect_code, connect_error, end_of_stream};
+use super::dialect::{Dialect, Translated, connect_code, connect_error, end_of_stream};
 use super::flagd::{Asking, Called, MAX_QUESTION_BYTES, Method};
 use super::grpc::contained;
 use super::pod::Desk;
@@ -73,12 +73,12 @@ async fn unary(desk: Arc<Desk>, called: Called, encoding: Encoding, request: Req
         Ok(asking) => read(&desk, body, &head.headers, called, encoding).await.map(|message| (asking, message)),
         Err(status) => Err(status),
     };
-    let answered = message.and_then(|(asking, message)| contained(|| called.answer(&desk, &asking, &message, span.as_ref())));
+    let answered = message.and_then(|(asking, message)| contained(|| called.answer(&desk, &asking, encoding, &message, span.as_ref())));
     if let Some(span) = span {
         span.end(answered.as_ref().map_or_else(Status::code, |_| Code::Ok));
     }
     match answered {
-        Ok(frame) => said(called, encoding, frame.slice(FRAME_HEAD.min(frame.len())..)),
+        Ok(message) => said(encoding, message),
         Err(status) => failed(&status),
     }
 }
@@ -106,11 +106,10 @@ async fn read(desk: &Desk, body: RequestBody, headers: &HeaderMap, called: Calle
     }
 }
 
-fn said(called: Called, encoding: Encoding, message: Bytes) -> Response<Body> {
-    let body = match (encoding, called.method) {
-        (Encoding::Json, Method::Resolve(of)) => flagd_json::resolved(&message, of, called.service).to_string().into(),
-        (Encoding::Json, _) => flagd_json::all_resolved(&message, called.service).to_string().into(),
-        (Encoding::Proto, _) => message,
+fn said(encoding: Encoding, message: Bytes) -> Response<Body> {
+    let body = match encoding {
+        Encoding::Proto => message.slice(FRAME_HEAD.min(message.len())..),
+        Encoding::Json => message,
     };
     let mut response = Response::new(Body::Plain(body));
     response.headers_mut().insert(header::CONTENT_TYPE, Dialect::Connect(encoding).content_type());

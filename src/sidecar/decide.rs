@@ -2,18 +2,16 @@
 //! that nothing of the flag is copied, not even its reference count is touched.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tonic::Status;
 
-use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, Reason, Revision, Value, ValueType, Variant, overridden};
+use crate::flag::{Attributes as _, CompiledFlag, Decision, ErrorCode, Lookup, Reason, Revision, Value, ValueType, Variant};
 use crate::replica::{Held, Replica, View};
 use crate::telemetry::evaluation::Outcome;
-use crate::wire::evaluation::flagd::Definition;
-use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Prepared, Question, Reply, encode_value};
+use crate::wire::evaluation::selection::Scope;
+use crate::wire::evaluation::{Answer, BatchAnswer, BatchQuestion, Context, EncodedValue, Form, Prepared, Question, Reply, encode_value};
 
-use super::flagd::Asking;
 use super::grpc::not_ready;
 use super::pod::{Desk, Pod};
 use super::prepared;
@@ -27,27 +25,30 @@ pub(super) const MAX_BATCH_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Asked<'q, 'c> {
     pub(super) flag_key: &'q str,
     pub(super) context: &'q Context<'c>,
-    default_value: Option<&'q [u8]>,
-    wanted: Option<ValueType>,
-    age_ms: u64,
+    pub(super) default_value: Option<&'q [u8]>,
+    pub(super) wanted: Option<ValueType>,
+    pub(super) age_ms: u64,
     /// For the time, which hardly any flag asks for.
-    replica: &'q Replica,
-    /// Somebody looks into the answer before it goes out.
-    whole: bool,
+    pub(super) replica: &'q Replica,
+    pub(super) manner: Manner<'q>,
+}
+
+/// How the answer goes out, and so which part of it may be kept for the next.
+#[derive(Clone, Copy)]
+pub(super) enum Manner<'q> {
+    /// Somebody looks into it before: it is [`Reply::Whole`].
+    Whole,
+    /// As a `Decision`.
+    Decision,
+    /// To an OpenFeature SDK: what is prepared is all of it.
+    Sdk(Form, Scope<'q>),
 }
 
 impl Desk {
     /// Answers one question. `age_ms` is [`Pod::age_ms`], asked once for all that are answered together, and `counts` are theirs. `whole`:
     /// `take` wants [`Reply::Whole`].
-    pub(super) fn answer(&self, question: &Question<'_>, age_ms: u64, whole: bool, counts: &mut Batch<'_>, take: impl FnMut(Reply<'_>)) {
-        self.answer_from(question.flag_key, question, age_ms, whole, counts, take);
-    }
-
-    /// The same from the flag that is held there, see [`crate::flag::overridden`].
-    #[inline]
-    fn answer_from(
+    pub(super) fn answer(
         &self,
-        place: &str,
         question: &Question<'_>,
         age_ms: u64,
         whole: bool,
@@ -55,26 +56,10 @@ impl Desk {
         mut take: impl FnMut(Reply<'_>),
     ) {
         let Question { flag_key, context, default_value, wanted } = question;
-        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, replica: &self.pod.replica, whole };
+        let manner = if whole { Manner::Whole } else { Manner::Decision };
         let replica = &self.pod.replica;
-        let depends = replica.with(place, |held| match held {
-            // Its prerequisites are looked up in the same map, which must not happen under the guard.
-            Some(held) if held.flag.has_prerequisites() => true,
-            Some(held) => {
-                asked.decide(held, counts, &mut take);
-                false
-            }
-            None => {
-                asked.unknown(replica.is_usable(), counts, &mut take);
-                false
-            }
-        });
-        if depends {
-            match replica.batch(|view| Family::of(place, view, age_ms)) {
-                Some(family) => asked.decide_family(&family, counts, take),
-                None => asked.unknown(true, counts, take),
-            }
-        }
+        let asked = Asked { flag_key, context, default_value: *default_value, wanted: *wanted, age_ms, replica, manner };
+        asked.answer(flag_key, counts, |_, reply| take(reply));
     }
 
     /// An `EvaluateBatchResponse` with its frame. All flags are decided in one state.
@@ -95,7 +80,7 @@ impl Desk {
             let named = selector.keys.iter().copied().filter(|key| selector.prefix.is_empty() || key.starts_with(selector.prefix));
             let mut out = BatchAnswer::new(view.position(), selector.keys.len().max(all.len()));
             for flag_key in named.chain(all.iter().map(|key| &**key)) {
-                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: false };
+                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, replica, manner: Manner::Decision };
                 let mut take = |reply: Reply<'_>| out.push(reply);
                 let depends = view.with(flag_key, |held| match held {
                     Some(held) if selector.tags.iter().all(|tag| held.flag.has_tag(tag)) => {
@@ -125,84 +110,6 @@ impl Desk {
         Ok(answer)
     }
 
-    /// Answers one question of an OpenFeature SDK; it counts as any other does. `None` only if nothing was answered, which is a bug.
-    pub(super) fn answer_sdk<R>(
-        &self,
-        question: &Question<'_>,
-        asking: &Asking,
-        mut say: impl FnMut(&Answer<'_>, &Definition) -> R,
-    ) -> Option<R> {
-        // Before the flag is decided: under the guard of the map nothing else may be looked up.
-        let place = self.pod.place(question.flag_key, asking.scope(self));
-        let definition = self.pod.replica.with(&place, |held| held.map(|held| Arc::clone(held.flagd()))).unwrap_or_default();
-        let mut counts = self.tally.batch();
-        if asking.is_inspection {
-            counts.mute();
-        }
-        let mut said = None;
-        self.answer_from(&place, question, self.pod.age_ms(), true, &mut counts, |reply| {
-            let Reply::Whole(answer) = reply else { return };
-            said = Some(match self.pod.refused(question.flag_key, answer.error, asking) {
-                false => say(answer, &definition),
-                true => say(
-                    &Answer { error: Some(ErrorCode::ParseError), message: "the flag's definition cannot be used", ..*answer },
-                    &definition,
-                ),
-            });
-        });
-        counts.count();
-        said
-    }
-
-    /// Every flag that is asked for, decided in one state and given to `take`. When a change came between, what it took is thrown away and taken again.
-    pub(super) fn answer_all<T>(
-        &self,
-        context: &Context<'_>,
-        asking: &Asking,
-        begin: impl Fn() -> T,
-        mut take: impl FnMut(&mut T, &Held, &Answer<'_>) -> Result<(), Status>,
-    ) -> Result<T, Status> {
-        let replica = &self.pod.replica;
-        if !replica.is_usable() {
-            // An empty answer would say that there are no flags.
-            return Err(not_ready());
-        }
-        let age_ms = self.pod.age_ms();
-        let mut counts = self.tally.batch();
-        if asking.is_inspection {
-            counts.mute();
-        }
-        let taken = replica.batch(|view| {
-            counts.forget();
-            let mut all = begin();
-            for place in view.selected(asking.scope(self)) {
-                let flag_key = overridden::key(&place);
-                let asked = Asked { flag_key, context, default_value: None, wanted: None, age_ms, replica, whole: true };
-                let mut went = Ok(());
-                let mut take = |held: &Held, reply: Reply<'_>| {
-                    if let Reply::Whole(answer) = reply {
-                        went = take(&mut all, held, answer);
-                    }
-                };
-                let depends = view.with(&place, |held| match held {
-                    Some(held) if held.flag.has_prerequisites() => true,
-                    Some(held) => {
-                        asked.decide(held, &mut counts, |reply| take(held, reply));
-                        false
-                    }
-                    None => false,
-                });
-                if depends && let Some(family) = Family::of(&place, view, age_ms) {
-                    asked.decide_family(&family, &mut counts, |reply| take(&family.flag, reply));
-                }
-                went?;
-            }
-            Ok::<T, Status>(all)
-        })?;
-        counts.count();
-        Ok(taken)
-    }
-
     /// For the span of a sampled call.
     pub(super) fn outcome<'a>(&'a self, question: &'a Question<'_>, answer: &Answer<'a>) -> Outcome<'a> {
         Outcome {
@@ -225,7 +132,7 @@ impl Pod {
     /// A decision for a watcher, outside of any guard; it is no evaluation that anybody asked for, and is not counted.
     pub(super) fn decide_for_watch(&self, flag: &CompiledFlag, revision: Revision, context: &Context<'_>, take: impl FnOnce(&Answer<'_>)) {
         let (age_ms, replica) = (self.age_ms(), &self.replica);
-        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms, replica, whole: true };
+        let asked = Asked { flag_key: flag.key(), context, default_value: None, wanted: None, age_ms, replica, manner: Manner::Whole };
         let family = if flag.has_prerequisites() { self.replica.batch(|view| Family::of(flag.key(), view, asked.age_ms)) } else { None };
         match family {
             Some(family) => asked.whole(&family.flag.flag, family.flag.objects(), family.flag.revision, &family.decision(context), take),
@@ -235,16 +142,16 @@ impl Pod {
 }
 
 /// A flag and all that it depends on, taken from one state: decided against two states, it could answer what neither of them says.
-struct Family {
+pub(super) struct Family {
     /// Its revision is the newest of all, so that the state at this revision replays what they decide together.
-    flag: Held,
+    pub(super) flag: Held,
     prerequisites: Vec<CompiledFlag>,
     age_ms: u64,
     unix_s: i64,
 }
 
 impl Family {
-    fn of(flag_key: &str, view: &View<'_>, age_ms: u64) -> Option<Self> {
+    pub(super) fn of(flag_key: &str, view: &View<'_>, age_ms: u64) -> Option<Self> {
         let flag = view.with(flag_key, |held| held.cloned())?;
         let mut family = Self { flag: flag.clone(), prerequisites: Vec::new(), age_ms, unix_s: view.unix_s() };
         family.gather(&flag.flag, view);
@@ -302,9 +209,33 @@ impl Lookup for Asked<'_, '_> {
 }
 
 impl Asked<'_, '_> {
+    /// From the flag that is held at that place, see [`crate::flag::overridden`]; `take` is given it, if there is one.
+    #[inline]
+    pub(super) fn answer(&self, place: &str, counts: &mut Batch<'_>, mut take: impl FnMut(Option<&Held>, Reply<'_>)) {
+        let replica = self.replica;
+        let depends = replica.with(place, |held| match held {
+            // Its prerequisites are looked up in the same map, which must not happen under the guard.
+            Some(held) if held.flag.has_prerequisites() => true,
+            Some(held) => {
+                self.decide(held, counts, |reply| take(Some(held), reply));
+                false
+            }
+            None => {
+                self.unknown(replica.is_usable(), counts, |reply| take(None, reply));
+                false
+            }
+        });
+        if depends {
+            match replica.batch(|view| Family::of(place, view, self.age_ms)) {
+                Some(family) => self.decide_family(&family, counts, |reply| take(Some(&family.flag), reply)),
+                None => self.unknown(true, counts, |reply| take(None, reply)),
+            }
+        }
+    }
+
     /// From a flag without prerequisites.
     #[inline]
-    fn decide(&self, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+    pub(super) fn decide(&self, held: &Held, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
         if let Some(wanted) = self.wanted_in_vain(&held.flag) {
             return self.mismatch(wanted, held, counts, take);
         }
@@ -314,12 +245,14 @@ impl Asked<'_, '_> {
             counts.exposed(held, &decision, self.context.targeting_key());
         }
         // The caller's default and the words about a missing key are not the flag's own.
-        if !self.whole && decision.variant.is_some() && !decision.key_missing && decision.error().is_none() {
-            let prepared = counts.prepared(held, &decision, || {
+        if let Some(form) = self.manner.number()
+            && decision.variant.is_some()
+            && !decision.key_missing
+            && decision.error().is_none()
+        {
+            let prepared = counts.prepared(held, &decision, form, || {
                 let mut constant = None;
-                self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| {
-                    constant = (answer.constant_len() <= prepared::LONGEST).then(|| answer.constant());
-                });
+                self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| constant = self.manner.constant(answer, held));
                 constant
             });
             if let Some(constant) = prepared {
@@ -329,7 +262,7 @@ impl Asked<'_, '_> {
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
     }
 
-    fn decide_family(&self, family: &Family, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
+    pub(super) fn decide_family(&self, family: &Family, counts: &mut Batch<'_>, take: impl FnOnce(Reply<'_>)) {
         let held = &family.flag;
         if let Some(wanted) = self.wanted_in_vain(&held.flag) {
             return self.mismatch(wanted, held, counts, take);
@@ -420,6 +353,32 @@ impl Asked<'_, '_> {
             age_ms: self.age_ms,
             error: Some(code),
             message,
+        }
+    }
+}
+
+impl Manner<'_> {
+    /// Of each form another; `None`: nothing is kept.
+    #[inline]
+    fn number(self) -> Option<u8> {
+        match self {
+            Self::Whole => None,
+            Self::Decision => Some(u8::MAX),
+            Self::Sdk(form, scope) => Some(form.number(scope)),
+        }
+    }
+
+    /// What is worth keeping of this answer, which is a success.
+    fn constant(self, answer: &Answer<'_>, held: &Held) -> Option<Vec<u8>> {
+        match self {
+            Self::Whole => None,
+            Self::Decision => (answer.constant_len() <= prepared::LONGEST).then(|| answer.constant()),
+            // Most that is too long is found so before it is written.
+            Self::Sdk(..) if answer.constant_len() > prepared::LONGEST_FOR_SDKS => None,
+            Self::Sdk(form, scope) => {
+                let written = form.write(answer, held.flag.kind(), held.flagd(), scope);
+                (written.len() <= prepared::LONGEST_FOR_SDKS).then_some(written)
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use http_body::{Body as _, Frame};
 use serde_json::{Map, Value as Json, json};
 use tonic::{Code, Status};
 
-use crate::wire::evaluation::flagd_json;
+use crate::wire::evaluation::{Encoding, flagd_json};
 
 use super::body::Body;
 use super::requests::Meter;
@@ -28,12 +28,6 @@ pub(super) enum Dialect {
     Connect(Encoding),
     /// A call with a stream of answers.
     ConnectStream(Encoding),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Encoding {
-    Proto,
-    Json,
 }
 
 impl Dialect {

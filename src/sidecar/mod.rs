@@ -4,7 +4,7 @@
 //! listen -> start (entrance) -> serve (tls, authority, sniff; HTTP/2, outbox; HTTP/1.1) -> route -> answers -> decide -> replica
 //!                  |                                                                       |         ^
 //!               workers                                  dialect, connect, cors; health, reflection  bell
-//! answers: evaluate, call, stream, watch; flagd, ofrep
+//! answers: evaluate, call, stream, watch; flagd and ofrep by way of sdk, where what OpenFeature's SDKs are sent is kept whole (prepared)
 //! sync (8015): flags as flagd documents, for clients that evaluate by themselves
 //! management (8014) -> metrics <- tally, prepared, requests (flagd's metrics of them, in its place alone)
 //!                                            observe (decision log) <- tally
@@ -40,6 +40,7 @@ mod prepared;
 mod request_body;
 mod requests;
 mod route;
+mod sdk;
 mod serve;
 mod sniff;
 mod start;

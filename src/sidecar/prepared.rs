@@ -14,15 +14,21 @@ use crate::replica::Held;
 const MOST: usize = 32 * 1024;
 /// A longer answer, which is one with an object in it, is encoded each time: then the encoding is not what costs.
 pub(super) const LONGEST: usize = 512;
+/// The same for an OpenFeature SDK, to which an object is not sent as it is held: it is taken apart and written anew, which costs far more.
+pub(super) const LONGEST_FOR_SDKS: usize = 4 * 1024;
+/// Of all that is kept; usual answers come to `MOST` before.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// `T` is kept beside the bytes.
 #[derive(Debug)]
 pub(super) struct Prepared<T> {
     places: HashMap<Outcome, usize, BuildHasherDefault<OutcomeHasher>>,
     kept: Vec<(T, Box<[u8]>)>,
+    bytes: usize,
 }
 
-/// What decides all that is constant in an answer: which flag as it is held, which of its variants, by which of its rules, and why.
+/// What decides all that is constant in an answer: which flag as it is held, which of its variants, by which of its rules, and why; and in
+/// which form it goes out.
 ///
 /// Variants and rules are told apart by where they lie in memory. That is enough, because what is held does not change under its number, and
 /// numbers do not come again.
@@ -33,34 +39,41 @@ pub(super) struct Outcome {
     /// Address and length: a name without letters lies where the next one begins.
     rule: (usize, usize),
     reason: Reason,
+    /// See `decide::Manner::number`.
+    form: u8,
 }
 
 impl Outcome {
     #[inline]
-    pub(super) fn of(held: &Held, decision: &Decision<'_>) -> Self {
+    pub(super) fn of(held: &Held, decision: &Decision<'_>, form: u8) -> Self {
         Self {
             held: held.number(),
             variant: decision.variant.map_or(0, |variant| std::ptr::from_ref(variant).addr()),
             rule: decision.rule.map_or((0, 0), |rule| (rule.as_ptr().addr(), rule.len())),
             reason: decision.reason,
+            form,
         }
     }
 }
 
 impl<T> Default for Prepared<T> {
     fn default() -> Self {
-        Self { places: HashMap::default(), kept: Vec::new() }
+        Self { places: HashMap::default(), kept: Vec::new(), bytes: 0 }
     }
 }
 
 impl<T> Prepared<T> {
-    /// Where it is kept, for [`Prepared::kept`].
+    /// Where it is kept, for [`Prepared::kept`]; nowhere, when there is no room.
     #[inline]
     pub(super) fn place(&mut self, outcome: Outcome, prepare: impl FnOnce() -> Option<(T, Vec<u8>)>) -> Option<usize> {
         match self.places.entry(outcome) {
             Entry::Occupied(found) => Some(*found.get()),
             Entry::Vacant(free) => {
+                if self.bytes >= MOST_BYTES {
+                    return None;
+                }
                 let (with, constant) = prepare()?;
+                self.bytes += constant.len();
                 self.kept.push((with, constant.into()));
                 Some(*free.insert(self.kept.len() - 1))
             }
@@ -78,7 +91,7 @@ impl<T> Prepared<T> {
 
     /// Time to begin anew.
     pub(super) fn is_full(&self) -> bool {
-        self.kept.len() >= MOST
+        self.kept.len() >= MOST || self.bytes >= MOST_BYTES
     }
 }
 
@@ -87,7 +100,8 @@ impl Hash for Outcome {
     fn hash<H: Hasher>(&self, state: &mut H) {
         const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
         let of_held = self.held.wrapping_mul(MIX);
-        let of_rest = (self.variant as u64).rotate_left(20) ^ (self.rule.0 as u64) ^ ((self.reason as u64) << 56);
+        let of_rest =
+            (self.variant as u64).rotate_left(20) ^ (self.rule.0 as u64) ^ (u64::from(self.form) << 48) ^ ((self.reason as u64) << 56);
         let mixed = (of_held ^ of_rest).wrapping_mul(MIX);
         state.write_u64(mixed ^ mixed >> 32);
     }
@@ -120,7 +134,7 @@ mod tests {
     use super::*;
 
     fn outcome(held: u64, reason: Reason) -> Outcome {
-        Outcome { held, variant: 0x7f00_1000, rule: (0, 0), reason }
+        Outcome { held, variant: 0x7f00_1000, rule: (0, 0), reason, form: 0 }
     }
 
     #[test]
@@ -129,7 +143,10 @@ mod tests {
         let first = prepared.place(outcome(1, Reason::Split), || Some((7, vec![1]))).unwrap();
         let again = prepared.place(outcome(1, Reason::Split), || panic!("prepared twice")).unwrap();
         assert_eq!((first, prepared.kept(again)), (again, &mut (7, [1].into())));
-        for other in [outcome(2, Reason::Split), outcome(1, Reason::Killed), Outcome { rule: (0, 1), ..outcome(1, Reason::Split) }] {
+        let split = || outcome(1, Reason::Split);
+        for other in
+            [outcome(2, Reason::Split), outcome(1, Reason::Killed), Outcome { rule: (0, 1), ..split() }, Outcome { form: 1, ..split() }]
+        {
             assert!(prepared.place(other, || None).is_none(), "another outcome's answer was given");
         }
         assert_eq!(prepared.all().collect::<Vec<_>>(), [&7]);
@@ -142,5 +159,14 @@ mod tests {
             prepared.place(outcome(held, Reason::Static), || Some(((), vec![0])));
         }
         assert!(prepared.is_full());
+    }
+
+    #[test]
+    fn what_is_kept_has_no_more_than_16_mib() {
+        let mut prepared = Prepared::default();
+        let taken = (0..20_000).filter(|held| prepared.place(outcome(*held, Reason::Static), || Some(((), vec![0; 1024]))).is_some());
+        assert_eq!(taken.count(), 16 * 1024);
+        assert!(prepared.is_full());
+        assert!(prepared.place(outcome(0, Reason::Static), || None).is_some(), "what is kept is found");
     }
 }

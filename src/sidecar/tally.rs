@@ -143,11 +143,18 @@ impl Batch<'_> {
         round.failed.extend(answer.error);
     }
 
-    /// What [`Answer::constant`] is for this decision, worked out once. `None`: it is too long to be kept, and was not counted.
+    /// What is constant in the answer with this decision, worked out once for each form. `None`: it is too long to be kept, and was not
+    /// counted.
     #[inline]
-    pub(super) fn prepared(&mut self, held: &Held, decision: &Decision<'_>, constant: impl FnOnce() -> Option<Vec<u8>>) -> Option<&[u8]> {
+    pub(super) fn prepared(
+        &mut self,
+        held: &Held,
+        decision: &Decision<'_>,
+        form: u8,
+        constant: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<&[u8]> {
         let Book { counts, prepared, round, .. } = &mut *self.0;
-        let place = prepared.place(Outcome::of(held, decision), || {
+        let place = prepared.place(Outcome::of(held, decision, form), || {
             let variant = decision.variant.map_or("", |variant| &variant.name);
             let series = counts.place(held.flag.key(), variant, decision.reason);
             Some((Counter { series, count: 0 }, constant()?))

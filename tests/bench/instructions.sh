@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Counts user-space instructions: per Evaluate request (one connection, 64 in flight, metrics on) and per delivery to a watcher (300
-# connections). Two runs of different length under callgrind; the difference of the instructions over the difference of the work, so that
+# Counts user-space instructions: per Evaluate request (one connection, 64 in flight, metrics on), per delivery to a watcher (300
+# connections), and per answer with all 100 flags by OFREP (one connection of HTTP/2, 16 in flight). Two runs of different length under callgrind; the difference of the instructions over the difference of the work, so that
 # start, handshakes and the end cancel. It repeats to within 1 %, however busy the machine is.
 #
 #   tests/bench/instructions.sh [BINARY]      default: target/release/yardarm
@@ -68,6 +68,18 @@ requests() {
     [ "$bytes" -ge $(($1 * 40)) ] || fail "the answers are empty: $bytes bytes of data for $1 requests"
 }
 
+# bulks COUNT: that many times every flag is answered by OFREP.
+bulks() {
+    printf '%s' '{"context":{"targetingKey":"user-00000000","email":"user-0@customer.net","plan":"free","country":"DE","seats":10,' \
+        '"appVersion":"2.4.1"}}' >"$dir/context"
+    h2load -n "$1" -c 1 -m 16 -t 1 -d "$dir/context" -H 'content-type: application/json' \
+        "http://$ofrep/ofrep/v1/evaluate/flags" >"$dir/h2load.log"
+    grep -q " $1 succeeded, 0 failed" "$dir/h2load.log" || fail "not every request succeeded: $(grep requests: "$dir/h2load.log")"
+    local bytes
+    bytes=$(sed -n 's/^traffic:.*(\([0-9]*\)) data$/\1/p' "$dir/h2load.log")
+    [ "$bytes" -ge $(($1 * flags * 100)) ] || fail "the answers have not $flags flags: $bytes bytes of data for $1 requests"
+}
+
 # deliveries CHANGES: that many changes come to every watcher.
 deliveries() {
     "$binary" bench watch --sidecar "$sidecar" --control "$control" --watchers $watchers --changes "$1" >/dev/null
@@ -91,6 +103,7 @@ instructions() {
     children+=("$pid")
     appears "$dir/$name.json" $pid 60
     sidecar=$(address tcp "$dir/$name.json")
+    ofrep=$(address ofrep "$dir/$name.json")
     for _ in $(seq 200); do
         "$binary" healthcheck --management "$(address management "$dir/$name.json")" >/dev/null 2>&1 && ready=yes && break
         sleep 0.1
@@ -118,8 +131,10 @@ difference requests 2000 12000
 per_request=$((counted / 10000))
 difference deliveries 3 13
 per_delivery=$((counted / (10 * watchers)))
+difference bulks 100 600
+per_bulk=$((counted / 500))
 
 verdict=pass
 [ "$per_request" -le $bar ] || verdict=MISS
-echo "instructions per Evaluate $per_request (bar $bar: $verdict), per delivery to a watcher $per_delivery ($binary)"
+echo "instructions per Evaluate $per_request (bar $bar: $verdict), per delivery to a watcher $per_delivery, per $flags flags by OFREP $per_bulk ($binary)"
 [ $verdict = pass ]

@@ -29,6 +29,7 @@ mod hand_over;
 mod hooks;
 mod hostile_replication;
 mod http2;
+mod kept_answers;
 mod kill_lane;
 mod ledger;
 mod limits;

@@ -256,6 +256,27 @@ async fn a_body_over_the_limit_is_refused_whether_its_length_is_said_or_not() {
 }
 
 #[tokio::test]
+async fn all_flags_that_are_more_than_16_mib_are_refused_with_a_word_on_how_to_ask_and_counted_for_nobody() {
+    let value = "x".repeat(200_000);
+    let flags: String = (10..96).map(|n| format!("  f{n}: {{ variants: {{ v: {value} }}, defaultVariant: v }}\n")).collect();
+    let few = "  few: { variants: { v: x }, defaultVariant: v, metadata: { flagSetId: few } }\n";
+    let pod = Pod::start(&format!("flags:\n{few}{flags}")).await;
+    let refused = all(&pod, &ana()).await;
+    assert_eq!((refused.status, &refused.json()["errorCode"]), (500, &json!("GENERAL")));
+    let details = refused.json()["errorDetails"].as_str().unwrap().to_owned();
+    // The 84th is the first that does not fit: f10, ..., f93.
+    for word in ["16777216", "`f93`", "Flagd-Selector"] {
+        assert!(details.contains(word), "{word} is not in {details}");
+    }
+    assert!(!metrics(&pod).await.contains(r#"flag="f10""#), "what was not answered was counted");
+    let mut selected = request(FLAGS_PATH, &ana().to_string());
+    selected.headers_mut().insert("flagd-selector", "flagSetId=few".parse().unwrap());
+    let said = send(&pod, selected).await;
+    assert_eq!((said.status, said.json()["flags"].as_array().unwrap().len()), (200, 1));
+    assert!(metrics(&pod).await.contains(r#"flag="few""#));
+}
+
+#[tokio::test]
 async fn a_header_over_the_limit_is_refused_with_431() {
     let pod = Pod::start(FLAGS).await;
     let mut stream = TcpStream::connect(at(&pod)).await.unwrap();

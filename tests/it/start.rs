@@ -27,6 +27,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use yardarm::wire::flagd::sync::flag_sync_service_client::FlagSyncServiceClient;
 use yardarm::wire::flagd::sync::flag_sync_service_server::{FlagSyncService, FlagSyncServiceServer};
 use yardarm::wire::flagd::sync::{
     FetchAllFlagsRequest, FetchAllFlagsResponse, GetMetadataRequest, GetMetadataResponse, SyncFlagsRequest, SyncFlagsResponse,
@@ -36,7 +37,7 @@ use yardarm::wire::flagd::v2::{EventStreamRequest, EventStreamResponse, ResolveS
 use yardarm::wire::flagd::{schema, v1};
 use yardarm::wire::json::{from_value, to_struct};
 
-use crate::pod::{DEADLINE, soon};
+use crate::pod::{DEADLINE, soon, unix_channel};
 use crate::process::{PATIENCE, Process, channel, command};
 use crate::telemetry::serve_next;
 
@@ -616,6 +617,36 @@ fn the_lines_that_programs_wait_for_say_the_ports_that_were_bound() {
     assert!([ofrep, evaluation].iter().all(|port| *port != 0));
     logged.line("flags of the source are served");
     until("it is ready", || get(&format!("127.0.0.1:{management}"), "/readyz").0 == 200);
+}
+
+#[tokio::test]
+async fn a_document_over_what_clients_usually_take_is_sent_and_told_once_with_what_to_raise() {
+    let dir = dir();
+    let (path, socket) = (dir.path().join("flags.json"), dir.path().join("sync.sock"));
+    let document = |last: &str| {
+        let variants = json!({ "v": "x".repeat(200_000) });
+        let flag = json!({ "state": "ENABLED", "variants": variants, "defaultVariant": "v" });
+        let mut flags: BTreeMap<_, _> = (10..32).map(|n| (format!("f{n}"), flag.clone())).collect();
+        flags.insert(last.to_owned(), flag);
+        json!({ "flags": flags }).to_string()
+    };
+    fs::write(&path, document("first")).unwrap();
+    let logged = Logged::start(&[&SOMEWHERE[..], &["-f", &uri(&path), "-e", socket.to_str().unwrap()]].concat(), &[]);
+    logged.line("flags of the source are served");
+    let mut client = FlagSyncServiceClient::new(unix_channel(&socket).await).max_decoding_message_size(64 << 20);
+    let mut documents = soon(client.sync_flags(SyncFlagsRequest::default())).await.unwrap().into_inner();
+    let mut said = soon(documents.message()).await.unwrap().unwrap().flag_configuration;
+    assert!(said.len() > 4 << 20 && said.contains("first"));
+    let line = logged.line("larger than what gRPC's libraries take");
+    for word in ["WARN", &said.len().to_string(), "4194304", "grpc.max_receive_message_length"] {
+        assert!(line.contains(word), "{word} is not in {line}");
+    }
+    replace(&path, &document("second"));
+    while !said.contains("second") {
+        said = soon(documents.message()).await.unwrap().unwrap().flag_configuration;
+    }
+    let rest = logged.end();
+    assert!(!rest.iter().any(|line| line.contains("larger than")), "{rest:#?}");
 }
 
 #[test]

@@ -13,9 +13,9 @@ use tonic::Status;
 
 use crate::flag::ErrorCode;
 use crate::telemetry::evaluation::Evaluation;
-use crate::wire::evaluation::flagd::{self as wire, AllResolved, Definition, Service, Type};
+use crate::wire::evaluation::flagd::{self as wire, Definition, Service, Type};
 use crate::wire::evaluation::selection::{Scope, Selection};
-use crate::wire::evaluation::{Answer, Refused};
+use crate::wire::evaluation::{AllResolved, Answer, Encoding, Form, Refused};
 
 use super::body::Body;
 use super::call::Call;
@@ -24,6 +24,7 @@ pub(super) use super::evaluate::MAX_QUESTION_BYTES;
 use super::grpc::{not_ready, refuse, respond};
 use super::pod::{Desk, Sdk};
 use super::request_body::RequestBody;
+use super::sdk::{MAX_JSON_BYTES, Of, Said, within};
 
 pub(super) use events::event_stream;
 
@@ -73,7 +74,7 @@ pub(super) fn call(desk: &Arc<Desk>, called: Called, request: Request<RequestBod
     }
     let name = request.uri().path().trim_start_matches('/').to_owned();
     let most = desk.pod.contexts.max_body.unwrap_or(MAX_QUESTION_BYTES);
-    Call::unary(desk, request, &name, most, move |desk, message, span| called.answer(desk, &asking, message, span))
+    Call::unary(desk, request, &name, most, move |desk, message, span| called.answer(desk, &asking, Encoding::Proto, message, span))
 }
 
 impl Method {
@@ -121,11 +122,18 @@ impl Called {
         event_stream(desk, asking, deadline, request).await
     }
 
-    /// One message with its frame for one message. No stream is answered so.
-    pub(super) fn answer(self, desk: &Desk, asking: &Asking, message: &[u8], span: Option<&Evaluation>) -> Result<Bytes, Status> {
+    /// One message for one message: with its frame, or in JSON. No stream is answered so.
+    pub(super) fn answer(
+        self,
+        desk: &Desk,
+        asking: &Asking,
+        encoding: Encoding,
+        message: &[u8],
+        span: Option<&Evaluation>,
+    ) -> Result<Bytes, Status> {
         match self.method {
-            Method::Resolve(of) => resolve(desk, self.service, of, asking, message, span),
-            Method::ResolveAll => resolve_all(desk, self.service, asking, message),
+            Method::Resolve(of) => self.resolve(of, desk, asking, encoding, message, span),
+            Method::ResolveAll => self.resolve_all(desk, asking, encoding, message),
             Method::EventStream => Err(Status::internal("events are no single answer")),
         }
     }
@@ -166,18 +174,62 @@ impl Asking {
     }
 }
 
-fn resolve(desk: &Desk, service: Service, of: Type, asking: &Asking, message: &[u8], span: Option<&Evaluation>) -> Result<Bytes, Status> {
-    let mut question = wire::read_question(message).map_err(unreadable)?;
-    question.context = desk.pod.contexts.enrich(question.context, asking).map_err(unreadable)?;
-    question.wanted = Some(of.value_type());
-    let scope = asking.scope(desk);
-    let resolved = desk.answer_sdk(&question, asking, |answer, definition| {
-        if let Some(span) = span {
-            span.decided(&desk.outcome(&question, answer));
-        }
-        resolved(answer, service, definition).map(|()| wire::resolved(answer, of, definition, scope))
-    });
-    resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
+impl Called {
+    fn resolve(
+        self,
+        of: Type,
+        desk: &Desk,
+        asking: &Asking,
+        encoding: Encoding,
+        message: &[u8],
+        span: Option<&Evaluation>,
+    ) -> Result<Bytes, Status> {
+        let service = self.service;
+        let mut question = wire::read_question(message).map_err(unreadable)?;
+        question.context = desk.pod.contexts.enrich(question.context, asking).map_err(unreadable)?;
+        question.wanted = Some(of.value_type());
+        let form = match encoding {
+            Encoding::Proto => Form::Resolved(of),
+            Encoding::Json => Form::ResolvedInJson(of, service),
+        };
+        // The span is told of the answer.
+        let kept = span.is_none().then_some(form);
+        let resolved = desk.answer_sdk(&question, asking, kept, |said| match said {
+            Said::Written(message) => Ok(Bytes::copy_from_slice(message)),
+            Said::Answer(answer, Of { kind, definition }) => {
+                if let Some(span) = span {
+                    span.decided(&desk.outcome(&question, answer));
+                }
+                resolved(answer, service, definition).map(|()| form.write(answer, kind, definition, asking.scope(desk)).into())
+            }
+        });
+        resolved.unwrap_or_else(|| Err(failed(ErrorCode::General)))
+    }
+
+    /// What becomes of each flag is in the answer; the span of such a call says only that they were asked for.
+    fn resolve_all(self, desk: &Desk, asking: &Asking, encoding: Encoding, message: &[u8]) -> Result<Bytes, Status> {
+        let service = self.service;
+        let context = wire::read_question_of_all(message).map_err(unreadable)?;
+        let context = desk.pod.contexts.enrich(context, asking).map_err(unreadable)?;
+        let scope = asking.scope(desk);
+        let form = AllResolved::form(service, encoding);
+        let most = match encoding {
+            Encoding::Proto => MAX_BATCH_ANSWER_BYTES,
+            Encoding::Json => MAX_JSON_BYTES,
+        };
+        let begin = || AllResolved::new(service, encoding);
+        let all = desk.answer_all(&context, asking, form, begin, |all, flag_key, said| {
+            match said {
+                Said::Written(flag) => all.push(flag),
+                // What has no value and no default has no place here (flagd.md 1.6).
+                Said::Answer(answer, Of { definition, .. }) if answer.error.is_none() && resolved(answer, service, definition).is_err() => {
+                }
+                Said::Answer(answer, Of { kind, definition }) => all.push(&form.write(answer, kind, definition, scope)),
+            }
+            within(most, all.len(), flag_key)
+        })?;
+        Ok(all.finish(scope))
+    }
 }
 
 /// Whether the answer is a success under this name.
@@ -191,30 +243,6 @@ fn resolved(answer: &Answer<'_>, service: Service, definition: &Definition) -> R
         return Err(failed(ErrorCode::FlagNotFound));
     }
     Ok(())
-}
-
-/// What becomes of each flag is in the answer; the span of such a call says only that they were asked for.
-fn resolve_all(desk: &Desk, service: Service, asking: &Asking, message: &[u8]) -> Result<Bytes, Status> {
-    let context = wire::read_question_of_all(message).map_err(unreadable)?;
-    let context = desk.pod.contexts.enrich(context, asking).map_err(unreadable)?;
-    let scope = asking.scope(desk);
-    let all = desk.answer_all(
-        &context,
-        asking,
-        || AllResolved::new(service),
-        |all, held, answer| {
-            // What has no value and no default has no place here (flagd.md 1.6).
-            if answer.error.is_none() && resolved(answer, service, held.flagd()).is_err() {
-                return Ok(());
-            }
-            all.push(answer, held.flag.kind(), held.flagd(), scope);
-            if all.len() > MAX_BATCH_ANSWER_BYTES {
-                return Err(Status::resource_exhausted(format!("all flags are more than {MAX_BATCH_ANSWER_BYTES} bytes: ask for each")));
-            }
-            Ok(())
-        },
-    )?;
-    Ok(all.into_frame(scope))
 }
 
 /// flagd's status and message for each error (flagd.md 1.5), but INTERNAL for what flagd says UNKNOWN: it is the same to every client, and

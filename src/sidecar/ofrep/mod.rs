@@ -14,13 +14,14 @@ use tonic::{Code, Status};
 use crate::flag::{ErrorCode, metro64};
 use crate::wire::evaluation::ofrep::{self as wire, Asked};
 use crate::wire::evaluation::selection::{Scope, Selection};
-use crate::wire::evaluation::{Question, Refused};
+use crate::wire::evaluation::{Form, Question, Refused};
 
 use super::body::Body;
 use super::flagd::Asking;
 use super::grpc::{contained, not_ready};
 use super::pod::{Desk, Sdk};
 use super::request_body::RequestBody;
+use super::sdk::{MAX_JSON_BYTES, Of, Said, within};
 use super::whole::{self, NotWhole};
 
 /// Of a body, in bytes: a context at its limit of 64 KiB, should every character of it be escaped.
@@ -187,8 +188,12 @@ fn one(desk: &Desk, key: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         Err(refused) => return failed(ErrorCode::InvalidContext, &refused.to_string()),
     };
     let question = Question { flag_key: key, context, ..Question::default() };
-    let evaluated = desk.answer_sdk(&question, asking, |answer, definition| {
-        json_answer(answer.error.map_or(StatusCode::OK, status_of), &wire::evaluated(answer, definition, scope))
+    let evaluated = desk.answer_sdk(&question, asking, Some(Form::Ofrep), |said| match said {
+        Said::Written(text) => of_json(StatusCode::OK, text.to_vec()),
+        Said::Answer(answer, Of { kind, definition }) => {
+            let text = Form::Ofrep.write(answer, kind, definition, scope);
+            with_retry(of_json(answer.error.map_or(StatusCode::OK, status_of), text))
+        }
     });
     evaluated.unwrap_or_else(|| failed(ErrorCode::General, "a bug in the sidecar: nothing was answered"))
 }
@@ -220,12 +225,17 @@ fn evaluate_all(desk: &Desk, asking: &Asking, body: &[u8]) -> Result<Vec<u8>, Re
     let begin = || br#"{"flags":["#.to_vec();
     // Written as they are decided: of a large environment the answer is large enough by itself.
     let mut out = desk
-        .answer_all(&context, asking, begin, |out: &mut Vec<u8>, held, answer| {
+        .answer_all(&context, asking, Form::Ofrep, begin, |out: &mut Vec<u8>, flag_key, said| {
             if !out.ends_with(b"[") {
                 out.push(b',');
             }
-            out.extend_from_slice(wire::evaluated(answer, held.flagd(), scope).to_string().as_bytes());
-            Ok(())
+            match said {
+                Said::Written(text) => out.extend_from_slice(text),
+                Said::Answer(answer, Of { kind, definition }) => {
+                    out.extend_from_slice(&Form::Ofrep.write(answer, kind, definition, scope));
+                }
+            }
+            within(MAX_JSON_BYTES, out.len(), flag_key)
         })
         .map_err(|status| Box::new(of_status(&status)))?;
     let events = json!([{ "type": "sse", "endpoint": { "requestUri": events_at(&asking.selection) }, "inactivityDelaySec": INACTIVE_S }]);
@@ -285,6 +295,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
 fn of_status(status: &Status) -> Answer {
     match status.code() {
         Code::Unavailable => json_answer(StatusCode::SERVICE_UNAVAILABLE, &error(ErrorCode::ProviderNotReady, not_ready().message())),
+        // Also what is more than is sent, for which the protocol has no status of its own (flagd.md 1.9).
         _ => json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())),
     }
 }
@@ -299,8 +310,12 @@ fn refused(status: StatusCode, details: &str) -> Answer {
 }
 
 fn json_answer(status: StatusCode, body: &Json) -> Answer {
-    let mut answer = of_json(status, body.to_string().into_bytes());
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    with_retry(of_json(status, body.to_string().into_bytes()))
+}
+
+/// Says when to ask again, where that helps.
+fn with_retry(mut answer: Answer) -> Answer {
+    if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
         answer.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
     }
     answer

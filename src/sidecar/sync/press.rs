@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -33,6 +33,9 @@ pub(super) const FIRST_STATE_WITHIN: Duration = Duration::from_secs(5);
 /// Of one document. A selection that has more is refused.
 const MAX_DOCUMENT_BYTES: usize = 64 * 1024 * 1024;
 
+/// What the gRPC libraries of clients take, unless they are told otherwise. Such a document is sent all the same.
+const USUALLY_TAKEN_BYTES: usize = 4 * 1024 * 1024;
+
 /// Keys that the metadata name; of more they say how many.
 const NAMED: usize = 100;
 
@@ -56,6 +59,8 @@ pub(in crate::sidecar) struct Press {
     /// Editions so far.
     printed: watch::Sender<u64>,
     left_out: ArcSwap<Vec<Arc<str>>>,
+    /// That a document is more than clients usually take was logged, which is enough once.
+    is_size_told: AtomicBool,
 }
 
 /// What those see who select the same.
@@ -92,6 +97,7 @@ impl Press {
             wanted: Notify::new(),
             printed: watch::Sender::new(0),
             left_out: ArcSwap::default(),
+            is_size_told: AtomicBool::new(false),
         }
     }
 
@@ -248,6 +254,15 @@ impl Press {
             view.as_of.store(as_of, Ordering::Release);
         }
         self.counts.document_bytes.store(largest, Ordering::Relaxed);
+        if largest > USUALLY_TAKEN_BYTES && !self.is_size_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                document_bytes = largest,
+                usually_taken_bytes = USUALLY_TAKEN_BYTES,
+                "a document for in-process clients is larger than what gRPC's libraries take by default: raise the limit in each client \
+                 (`grpc.max_receive_message_length`, in Java `maxInboundMessageSize`, in Go `MaxCallRecvMsgSize`, for a flagd `maxMsgSize` \
+                 of its source), or have it select fewer flags; this is said once"
+            );
+        }
     }
 
     /// What is left out: a line for each definition, the metrics, and the metadata.

@@ -64,7 +64,7 @@ pub struct BatchAnswer {
 }
 
 /// In front of each message of gRPC.
-const HEAD: usize = 5;
+pub(super) const HEAD: usize = 5;
 
 /// Of a flag with a short key and a boolean or a short text.
 const USUAL_DECISION_BYTES: usize = 80;
@@ -248,10 +248,15 @@ impl BatchAnswer {
     pub fn into_frame(self) -> Bytes {
         let Self { position, mut frame } = self;
         put_delimited(&mut frame, 2, &position_message(position));
-        let len = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
-        frame[1..HEAD].copy_from_slice(&len.to_be_bytes());
-        frame.into()
+        with_head(frame).into()
     }
+}
+
+/// The length into the room that was left for it.
+pub(super) fn with_head(mut frame: Vec<u8>) -> Vec<u8> {
+    let len = u32::try_from(frame.len() - HEAD).unwrap_or(u32::MAX);
+    frame[1..HEAD].copy_from_slice(&len.to_be_bytes());
+    frame
 }
 
 impl StreamError<'_> {

@@ -8,10 +8,11 @@ use crate::flag::{Reason, ValueType};
 
 use super::answer::{Answer, put_key, put_string, put_varint, write_message};
 use super::context::Context;
+use super::metadata;
 use super::question::Question;
 use super::reader::{Key, Reader, delimited};
 use super::selection::Scope;
-use super::value::{EncodedValue, put_delimited, struct_message};
+use super::value::{EncodedValue, put_delimited};
 use super::{Malformed, Refused};
 
 // Of a `Resolve…Request`; the context of a `ResolveAllRequest` has the number of the key.
@@ -19,7 +20,7 @@ const FLAG_KEY: Key = delimited(1);
 const CONTEXT: Key = delimited(2);
 const CONTEXT_OF_ALL: Key = delimited(1);
 /// In the metadata of a flag: the set that it is in.
-const SET: &str = "flagSetId";
+pub(super) const SET: &str = "flagSetId";
 /// Of a `google.protobuf.Value`.
 const OBJECT: Key = delimited(5);
 
@@ -166,27 +167,8 @@ pub fn counted(reason: Reason) -> &'static str {
     }
 }
 
-/// Of the set, then ours, then the flag's own, which win (flagd.md 1.6).
-pub fn metadata(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Map<String, Json> {
-    let mut metadata = scope.metadata();
-    // Texts: a number is a double there, and a revision has 64 bits.
-    metadata.insert("revision".to_owned(), answer.revision.to_string().into());
-    if !answer.rule.is_empty() {
-        metadata.insert("rule".to_owned(), answer.rule.into());
-    }
-    if reason(answer, definition) != answer.reason.as_str() {
-        metadata.insert("reason".to_owned(), answer.reason.as_str().into());
-    }
-    metadata.extend(definition.metadata.iter().map(|(name, value)| (name.clone(), value.clone())));
-    // Flags that are in no set may say so.
-    if metadata.get(SET).is_some_and(|set| set == "") {
-        metadata.remove(SET);
-    }
-    metadata
-}
-
 /// A `Resolve…Response` with its frame. The answer is of that type, or has no value.
-pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, scope: Scope<'_>) -> Bytes {
+pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, scope: Scope<'_>) -> Vec<u8> {
     let mut message = Vec::with_capacity(128);
     match (answer.value, of) {
         (Some(EncodedValue::Bool(value)), _) => put_bool(&mut message, 1, value),
@@ -201,7 +183,7 @@ pub fn resolved(answer: &Answer<'_>, of: Type, definition: &Definition, scope: S
     }
     put_string(&mut message, 2, reason(answer, definition));
     put_string(&mut message, 3, answer.variant);
-    put_delimited(&mut message, 4, &struct_message(&metadata(answer, definition, scope)));
+    put_delimited(&mut message, 4, &metadata::message(answer, definition, scope));
     framed(&message)
 }
 
@@ -210,58 +192,26 @@ fn truncated(value: f64) -> i64 {
     value as i64
 }
 
-/// A `ResolveAllResponse` under construction.
-#[derive(Debug)]
-pub struct AllResolved {
-    service: Service,
-    flags: Vec<u8>,
-}
-
-impl AllResolved {
-    pub fn new(service: Service) -> Self {
-        Self { service, flags: Vec::new() }
+/// A flag of a `ResolveAllResponse`, with its key in the map. `of`: the type of the flag, which a value of zero has when there is none
+/// (flagd.md 1.6).
+pub fn one_of_all(answer: &Answer<'_>, of: ValueType, service: Service, definition: &Definition, scope: Scope<'_>) -> Vec<u8> {
+    let mut flag = Vec::with_capacity(128);
+    put_string(&mut flag, 1, reason(answer, definition));
+    put_string(&mut flag, 2, answer.variant);
+    match (answer.value, of) {
+        (Some(EncodedValue::Bool(value)), _) => put_bool(&mut flag, 3, value),
+        (Some(EncodedValue::String(value)), _) => put_delimited(&mut flag, 4, value.as_bytes()),
+        (Some(EncodedValue::Number(value)), _) => put_double(&mut flag, 5, value),
+        (Some(EncodedValue::Raw(value)), _) => put_delimited(&mut flag, 6, fields_of(value).unwrap_or_default()),
+        (None, ValueType::Bool) => put_bool(&mut flag, 3, false),
+        (None, ValueType::String) => put_delimited(&mut flag, 4, &[]),
+        (None, ValueType::Number) => put_double(&mut flag, 5, 0.0),
+        (None, ValueType::Object) => put_delimited(&mut flag, 6, &[]),
     }
-
-    /// `of`: the type of the flag, which a value of zero has when there is none (flagd.md 1.6).
-    pub fn push(&mut self, answer: &Answer<'_>, of: ValueType, definition: &Definition, scope: Scope<'_>) {
-        let mut flag = Vec::new();
-        put_string(&mut flag, 1, reason(answer, definition));
-        put_string(&mut flag, 2, answer.variant);
-        match (answer.value, of) {
-            (Some(EncodedValue::Bool(value)), _) => put_bool(&mut flag, 3, value),
-            (Some(EncodedValue::String(value)), _) => put_delimited(&mut flag, 4, value.as_bytes()),
-            (Some(EncodedValue::Number(value)), _) => put_double(&mut flag, 5, value),
-            (Some(EncodedValue::Raw(value)), _) => put_delimited(&mut flag, 6, fields_of(value).unwrap_or_default()),
-            (None, ValueType::Bool) => put_bool(&mut flag, 3, false),
-            (None, ValueType::String) => put_delimited(&mut flag, 4, &[]),
-            (None, ValueType::Number) => put_double(&mut flag, 5, 0.0),
-            (None, ValueType::Object) => put_delimited(&mut flag, 6, &[]),
-        }
-        if self.service != Service::Schema {
-            put_delimited(&mut flag, 7, &struct_message(&metadata(answer, definition, scope)));
-        }
-        let mut entry = Vec::with_capacity(flag.len() + answer.flag_key.len() + 8);
-        put_delimited(&mut entry, 1, answer.flag_key.as_bytes());
-        put_delimited(&mut entry, 2, &flag);
-        put_delimited(&mut self.flags, 1, &entry);
+    if service != Service::Schema {
+        put_delimited(&mut flag, 7, &metadata::message(answer, definition, scope));
     }
-
-    /// Bytes so far.
-    pub fn len(&self) -> usize {
-        self.flags.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.flags.is_empty()
-    }
-
-    /// With the frame around it.
-    pub fn into_frame(mut self, scope: Scope<'_>) -> Bytes {
-        if self.service != Service::Schema {
-            put_delimited(&mut self.flags, 2, &struct_message(&scope.metadata()));
-        }
-        framed(&self.flags)
-    }
+    entry(answer.flag_key, &flag)
 }
 
 /// An `EventStreamResponse` with its frame (flagd.md 1.4).
@@ -294,7 +244,7 @@ impl Event<'_> {
         if let Some(data) = data {
             put_delimited(&mut message, 2, &data);
         }
-        framed(&message)
+        framed(&message).into()
     }
 }
 
@@ -318,8 +268,8 @@ fn changed(flags: &[(&str, Became)]) -> Vec<u8> {
     message
 }
 
-/// One field of a `Struct`; the value is an encoded `Value`.
-fn entry(name: &str, value: &[u8]) -> Vec<u8> {
+/// One entry of a map whose field is the first: a field of a `Struct` when the value is an encoded `Value`.
+pub(super) fn entry(name: &str, value: &[u8]) -> Vec<u8> {
     let mut content = Vec::with_capacity(name.len() + value.len() + 8);
     put_delimited(&mut content, 1, name.as_bytes());
     put_delimited(&mut content, 2, value);
@@ -357,10 +307,10 @@ fn put_double(out: &mut Vec<u8>, number: u32, value: f64) {
     out.extend_from_slice(&value.to_le_bytes());
 }
 
-fn framed(message: &[u8]) -> Bytes {
+fn framed(message: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
     write_message(&mut frame, message.len(), |out| out.extend_from_slice(message));
-    frame.into()
+    frame
 }
 
 #[cfg(test)]
@@ -369,6 +319,12 @@ mod tests {
 
     use super::super::selection::Selection;
     use super::*;
+
+    fn metadata(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Map<String, Json> {
+        let mut text = Vec::new();
+        super::metadata::put_text(&mut text, answer, definition, scope);
+        serde_json::from_slice(&text).unwrap()
+    }
 
     fn answer(reason: Reason, value: Option<EncodedValue<'_>>) -> Answer<'_> {
         let variant = if value.is_some() { "on" } else { "" };

@@ -9,6 +9,7 @@ use crate::wire::json::from_value;
 
 use super::Malformed;
 use super::flagd::{Service, Type};
+use super::ofrep::put_json;
 use super::reader::{Key, Reader, delimited, double, varint};
 use super::value::{put_delimited, struct_message};
 
@@ -93,8 +94,22 @@ fn zero(of: Type) -> Json {
     }
 }
 
+/// What [`super::flagd::one_of_all`] wrote, as a member of an object.
+pub fn one_of_all(flag: &[u8], service: Service) -> Vec<u8> {
+    let (mut member, mut reader) = (Vec::with_capacity(192), Reader::new(flag));
+    if let Ok(Some(FLAGS)) = reader.key()
+        && let Ok((name, flag)) = reader.bytes().and_then(|flag| entry(flag, service))
+    {
+        put_json(&mut member, &name);
+        member.push(b':');
+        put_json(&mut member, &flag);
+    }
+    member
+}
+
 // Of a `ResolveAllResponse`, of an entry of its map, and of an `AnyFlag`.
 const FLAGS: Key = delimited(1);
+#[cfg(test)]
 const SET_METADATA: Key = delimited(2);
 const NAME: Key = delimited(1);
 const FLAG: Key = delimited(2);
@@ -106,11 +121,13 @@ const FLAG_DOUBLE: Key = double(5);
 const FLAG_OBJECT: Key = delimited(6);
 const FLAG_METADATA: Key = delimited(7);
 
-/// A `ResolveAllResponse` that we have written.
-pub fn all_resolved(message: &[u8], service: Service) -> Json {
+/// A `ResolveAllResponse` as a whole, which [`super::AllResolved`] writes flag by flag.
+#[cfg(test)]
+pub(super) fn all_resolved(message: &[u8], service: Service) -> Json {
     all_fields(message, service).unwrap_or_default().into()
 }
 
+#[cfg(test)]
 fn all_fields(message: &[u8], service: Service) -> Result<Map<String, Json>, Malformed> {
     let (mut flags, mut metadata) = (Map::new(), Json::Null);
     let mut reader = Reader::new(message);

@@ -3,10 +3,13 @@
 //! Questions are read in place and answers are written straight into the send buffer: with owned messages half of the work of an answer
 //! on a stream is allocating and copying strings that nobody reads. The messages of the generated code serve clients and tests.
 
+mod all_resolved;
 mod answer;
 mod context;
 pub mod flagd;
 pub mod flagd_json;
+mod form;
+mod metadata;
 pub mod ofrep;
 mod question;
 mod reader;
@@ -22,8 +25,10 @@ use crate::flag::{ErrorCode, Reason, ValueType};
 
 use super::v1;
 
+pub use all_resolved::AllResolved;
 pub use answer::{Answer, BatchAnswer, EvaluateResponse, Prepared, Reply, StreamError, write_message};
 pub use context::Context;
+pub use form::{Encoding, Form};
 pub use question::{BatchQuestion, Question, Selector, StreamQuestion};
 pub use value::{EncodedValue, encode_value, struct_message};
 

@@ -1,7 +1,8 @@
 //! OFREP's JSON (protocol 0.3.0, and what flagd makes of it: flagd.md 1.9).
 
 use prost::Message as _;
-use serde_json::{Map, Value as Json, json};
+use serde::Serialize;
+use serde_json::{Value as Json, json};
 
 use crate::flag::{ErrorCode, Value};
 use crate::wire::json;
@@ -10,6 +11,7 @@ use super::Refused;
 use super::answer::Answer;
 use super::context::Context;
 use super::flagd::{self, Definition};
+use super::metadata;
 use super::selection::Scope;
 use super::value::{EncodedValue, struct_message};
 
@@ -44,21 +46,26 @@ impl Asked {
 }
 
 /// What is said of one flag: a success, or an error with its code.
-pub fn evaluated(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Json {
+pub fn evaluated(answer: &Answer<'_>, definition: &Definition, scope: Scope<'_>) -> Vec<u8> {
     if let Some(code) = answer.error {
-        return failed(answer.flag_key, code, &details(answer, code), scope);
+        return failed(answer.flag_key, code, &details(answer, code), scope).to_string().into_bytes();
     }
-    let mut said = Map::from_iter([
-        ("key".to_owned(), answer.flag_key.into()),
-        ("reason".to_owned(), flagd::reason(answer, definition).into()),
-        ("metadata".to_owned(), flagd::metadata(answer, definition, scope).into()),
-    ]);
+    let mut said = Vec::with_capacity(192);
+    said.extend_from_slice(br#"{"key":"#);
+    put_json(&mut said, answer.flag_key);
+    said.extend_from_slice(br#","metadata":"#);
+    metadata::put_text(&mut said, answer, definition, scope);
+    said.extend_from_slice(br#","reason":"#);
+    put_json(&mut said, flagd::reason(answer, definition));
     // Without a value the default in the code of the caller is to be used.
     if let Some(value) = answer.value {
-        said.insert("value".to_owned(), value_of(value));
-        said.insert("variant".to_owned(), answer.variant.into());
+        said.extend_from_slice(br#","value":"#);
+        put_value(&mut said, value);
+        said.extend_from_slice(br#","variant":"#);
+        put_json(&mut said, answer.variant);
     }
-    said.into()
+    said.push(b'}');
+    said
 }
 
 /// In the words of flagd where it has some.
@@ -83,14 +90,21 @@ pub fn metadata_of_all(scope: Scope<'_>) -> Json {
     scope.metadata().into()
 }
 
-fn value_of(value: EncodedValue<'_>) -> Json {
+fn put_value(out: &mut Vec<u8>, value: EncodedValue<'_>) {
     match value {
-        EncodedValue::Bool(value) => value.into(),
-        EncodedValue::Number(value) => Value::Number(value).to_json(),
-        EncodedValue::String(value) => value.into(),
+        EncodedValue::Bool(value) => put_json(out, &value),
+        EncodedValue::Number(value) => put_json(out, &Value::Number(value).to_json()),
+        EncodedValue::String(value) => put_json(out, value),
         // We have encoded it.
-        EncodedValue::Raw(value) => prost_types::Value::decode(value).map_or(Json::Null, |value| json::from_value(&value)),
+        EncodedValue::Raw(value) => {
+            put_json(out, &prost_types::Value::decode(value).map_or(Json::Null, |value| json::from_value(&value)));
+        }
     }
+}
+
+/// Into memory, which does not fail.
+pub(super) fn put_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
+    _ = serde_json::to_writer(out, value);
 }
 
 #[cfg(test)]

@@ -65,7 +65,7 @@ pub fn struct_message(fields: &serde_json::Map<String, Json>) -> Vec<u8> {
 }
 
 /// Recursion ends with the document: it was parsed under a limit of nesting.
-fn value_message(json: &Json) -> Vec<u8> {
+pub(super) fn value_message(json: &Json) -> Vec<u8> {
     let mut message = Vec::new();
     match json {
         Json::Null => message.extend_from_slice(&[1 << 3, 0]),
