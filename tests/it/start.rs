@@ -669,6 +669,22 @@ fn variables_count_more_than_the_file_and_options_more_than_variables() {
 }
 
 #[test]
+fn without_a_named_file_the_one_in_the_home_directory_counts() {
+    let dir = dir();
+    let of_home = |name: &str| format!("sources: [{{ uri: {name}.json, provider: file }}]\n");
+    fs::write(dir.path().join(".agent.yaml"), of_home("from-the-home")).unwrap();
+    let named = dir.path().join("named.yaml");
+    fs::write(&named, of_home("from-the-named")).unwrap();
+    let home = [("HOME", dir.path().to_str().unwrap())];
+    let usual = Logged::start(&SOMEWHERE, &home);
+    assert!(usual.line("using config file").contains(".agent.yaml"));
+    assert!(usual.line("the source cannot be read").contains("from-the-home.json"));
+    let other = Logged::start(&[&SOMEWHERE[..], &["--config", named.to_str().unwrap()]].concat(), &home);
+    assert!(other.line("using config file").contains("named.yaml"));
+    assert!(other.line("the source cannot be read").contains("from-the-named.json"));
+}
+
+#[test]
 fn what_is_not_served_is_refused_before_anything_starts() {
     for (args, named) in [
         (&["-t", "otel"][..], "--metrics-exporter is not supported"),

@@ -5,6 +5,7 @@ mod options;
 mod resolve;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::exit::{Failure, Outcome};
@@ -28,13 +29,17 @@ const ENVIRONMENT: &str = "";
 /// By itself, so that a sidecar is not resident with it.
 #[inline(never)]
 pub fn run(args: Args, out: &mut Out) -> Outcome {
-    let settings = Settings::of(args)?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let settings = Settings::of(args, home.as_deref())?;
     let telemetry = settings.telemetry.clone();
     host(Some(2), &telemetry, async |shutdown| start(settings, shutdown, out).await)
 }
 
 async fn start(settings: Settings, shutdown: Shutdown, out: &mut Out) -> Outcome {
-    let Settings { sources, serve, fractional_version, ready, telemetry: _, ignored } = settings;
+    let Settings { sources, serve, fractional_version, ready, telemetry: _, config, ignored } = settings;
+    if let Some(config) = config {
+        tracing::info!("using config file: {}", config.display());
+    }
     for option in ignored {
         tracing::warn!("{option}");
     }

@@ -10,7 +10,8 @@ use crate::cli::ready;
 /// Options that are not given are `None`: what stands in the configuration file then counts, and then the default.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
-    /// Read these options from a file, JSON or YAML, by their long names; an option and a variable count more
+    /// Read these options from a file, JSON or YAML, by their long names; an option and a variable count more [default: .agent.yaml in the
+    /// home directory, if it is there]
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 

@@ -29,13 +29,17 @@ pub(super) struct Settings {
     pub(super) fractional_version: FractionalVersion,
     pub(super) telemetry: telemetry::Args,
     pub(super) ready: ready::Args,
+    /// The configuration file that was read.
+    pub(super) config: Option<PathBuf>,
     /// What was said and has no effect.
     pub(super) ignored: Vec<String>,
 }
 
 impl Settings {
-    pub(super) fn of(args: Args) -> Result<Self, Failure> {
-        let mut file = File::read(args.config.as_deref())?;
+    /// `home`: of whoever runs it.
+    pub(super) fn of(args: Args, home: Option<&Path>) -> Result<Self, Failure> {
+        let config = args.config.or_else(|| usual_config(home?));
+        let mut file = File::read(config.as_deref())?;
         refuse(args.refused, &mut file)?;
         let sources = sources(args.uri, args.sources, &mut file)?;
         let address = file.parsed(args.bind_address, "bind-address")?.unwrap_or_else(anywhere);
@@ -106,7 +110,7 @@ impl Settings {
             }
         }
         ignored.extend(file.0.keys().map(|name| format!("`{name}` of the configuration file is no option and has no effect")));
-        Ok(Self { sources, serve, fractional_version, telemetry, ready: args.ready, ignored })
+        Ok(Self { sources, serve, fractional_version, telemetry, ready: args.ready, config, ignored })
     }
 }
 
@@ -220,6 +224,11 @@ fn refuse(refused: Refused, file: &mut File) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Where flagd looks when no file is named.
+fn usual_config(home: &Path) -> Option<PathBuf> {
+    [".agent.yaml", ".agent.yml", ".agent.json"].map(|name| home.join(name)).into_iter().find(|path| path.is_file())
 }
 
 /// The options of a configuration file by their long names. What is asked for is taken out, so that what nobody knows is left.

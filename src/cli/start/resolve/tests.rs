@@ -7,7 +7,7 @@ fn settings(args: Args, file: &str) -> Result<Settings, Failure> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("config.yaml");
     std::fs::write(&path, file).unwrap();
-    Settings::of(Args { config: Some(path), bind_address: Some([127, 0, 0, 1].into()), ..args })
+    Settings::of(Args { config: Some(path), bind_address: Some([127, 0, 0, 1].into()), ..args }, None)
 }
 
 fn message(args: Args, file: &str) -> String {
