@@ -156,8 +156,8 @@ impl Watch {
     }
 }
 
-/// Whether the payload of a HEADERS frame (RFC 9113, 6.2) had an authority that is none. One that stands in Huffman's code or in a further
-/// frame is left as it is: none of those who send a path do so.
+/// Whether the payload of a HEADERS frame (RFC 9113, 6.2) had an authority that is none. One that stands in Huffman's code, as grpc-swift
+/// sends it, or in a further frame is left as it is: its length in that code would change with its letters.
 fn replace_authority(payload: &mut [u8], flags: u8) -> bool {
     let (mut start, mut end) = (0, payload.len());
     if flags & PADDED != 0 {

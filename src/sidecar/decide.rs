@@ -215,7 +215,10 @@ impl Asked<'_, '_> {
         let replica = self.replica;
         let depends = replica.with(place, |held| match held {
             // Its prerequisites are looked up in the same map, which must not happen under the guard.
-            Some(held) if held.flag.has_prerequisites() => true,
+            Some(held) if held.flag.has_prerequisites() => {
+                self.manner.read(held);
+                true
+            }
             Some(held) => {
                 self.decide(held, counts, |reply| take(Some(held), reply));
                 false
@@ -250,13 +253,19 @@ impl Asked<'_, '_> {
             && !decision.key_missing
             && decision.error().is_none()
         {
+            let mut too_long = None;
             let prepared = counts.prepared(held, &decision, form, || {
                 let mut constant = None;
                 self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| constant = self.manner.constant(answer, held));
-                constant
+                constant.and_then(|constant| if self.manner.keeps(&constant) { Some(constant) } else { too_long.replace(constant) })
             });
+            let (bucket, age_ms) = (decision.bucket, self.age_ms);
             if let Some(constant) = prepared {
-                return take(Reply::Prepared(Prepared { constant, bucket: decision.bucket, age_ms: self.age_ms }));
+                return take(Reply::Prepared(Prepared { constant, bucket, age_ms }));
+            }
+            if let Some(constant) = too_long {
+                self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| counts.answered(answer));
+                return take(Reply::Prepared(Prepared { constant: &constant, bucket, age_ms }));
             }
         }
         self.whole(&held.flag, held.objects(), held.revision, &decision, |answer| answered(answer, counts, take));
@@ -368,17 +377,32 @@ impl Manner<'_> {
         }
     }
 
-    /// What is worth keeping of this answer, which is a success.
+    /// What is worth keeping of this answer, which is a success. Most that is too long is found so before it is written.
     fn constant(self, answer: &Answer<'_>, held: &Held) -> Option<Vec<u8>> {
+        let is_short = answer.constant_len() <= self.longest();
         match self {
             Self::Whole => None,
-            Self::Decision => (answer.constant_len() <= prepared::LONGEST).then(|| answer.constant()),
-            // Most that is too long is found so before it is written.
-            Self::Sdk(..) if answer.constant_len() > prepared::LONGEST_FOR_SDKS => None,
-            Self::Sdk(form, scope) => {
-                let written = form.write(answer, held.flag.kind(), held.flagd(), scope);
-                (written.len() <= prepared::LONGEST_FOR_SDKS).then_some(written)
-            }
+            Self::Decision => is_short.then(|| answer.constant()),
+            Self::Sdk(form, scope) => is_short.then(|| form.write(answer, held.flag.kind(), held.flagd(), scope)),
+        }
+    }
+
+    fn keeps(self, constant: &[u8]) -> bool {
+        constant.len() <= self.longest()
+    }
+
+    fn longest(self) -> usize {
+        match self {
+            Self::Whole => 0,
+            Self::Decision => prepared::LONGEST,
+            Self::Sdk(..) => prepared::LONGEST_FOR_SDKS,
+        }
+    }
+
+    /// Before the flag is copied: the copy would read its definition by itself, and each time.
+    pub(super) fn read(self, held: &Held) {
+        if let Self::Sdk(..) = self {
+            _ = held.flagd();
         }
     }
 }

@@ -144,9 +144,13 @@ mod tests {
         let again = prepared.place(outcome(1, Reason::Split), || panic!("prepared twice")).unwrap();
         assert_eq!((first, prepared.kept(again)), (again, &mut (7, [1].into())));
         let split = || outcome(1, Reason::Split);
-        for other in
-            [outcome(2, Reason::Split), outcome(1, Reason::Killed), Outcome { rule: (0, 1), ..split() }, Outcome { form: 1, ..split() }]
-        {
+        for other in [
+            outcome(2, Reason::Split),
+            outcome(1, Reason::Killed),
+            Outcome { variant: 0x7f00_2000, ..split() },
+            Outcome { rule: (0, 1), ..split() },
+            Outcome { form: 1, ..split() },
+        ] {
             assert!(prepared.place(other, || None).is_none(), "another outcome's answer was given");
         }
         assert_eq!(prepared.all().collect::<Vec<_>>(), [&7]);

@@ -104,7 +104,10 @@ impl Desk {
                     };
                 };
                 let depends = view.with(&place, |held| match held {
-                    Some(held) if held.flag.has_prerequisites() => true,
+                    Some(held) if held.flag.has_prerequisites() => {
+                        manner.read(held);
+                        true
+                    }
                     Some(held) => {
                         asked.decide(held, &mut counts, |reply| take(held, reply));
                         false

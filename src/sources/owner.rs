@@ -111,7 +111,7 @@ impl Owner {
         let Tolerated { flags, unreadable, segments, problems } = tolerated;
         flags.iter().filter(|(_, flag)| flag.is_some()).for_each(|(key, _)| _ = self.unread.remove(key));
         for problem in problems.iter().take(LOGGED) {
-            tracing::warn!(source = %name, "{problem}; what was held of it before is served");
+            tracing::warn!(source = %name, "{problem}; it is served as it was before, or not at all");
         }
         if problems.len() > LOGGED {
             tracing::warn!(source = %name, "and {} problems more", problems.len() - LOGGED);

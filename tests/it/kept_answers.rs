@@ -23,6 +23,7 @@ flags:
   told: { variants: { a: t }, defaultVariant: a, metadata: { source: mine }, source: a.json }
   long: { variants: { a: { text: "LONG" } }, defaultVariant: a }
   too_long_to_be_kept: { variants: { a: { text: "LONG LONG LONG" } }, defaultVariant: a }
+  wordy: { variants: { a: w }, defaultVariant: a, metadata: { why: "LONG LONG LONG" } }
   missing: { variants: { a: m }, rules: [ { name: r, when: [ { attribute: plan, in: [x] } ], serve: a } ] }
 "#;
 
@@ -57,6 +58,7 @@ fn questions() -> Vec<(String, &'static str, Vec<u8>)> {
             ("pay", &["String"]),
             ("plain", &["String"]),
             ("told", &["String"]),
+            ("wordy", &["String"]),
             ("missing", &["String"]),
             ("nowhere", &["String"]),
             ("limit", &["Float", "Int"]),
@@ -78,13 +80,26 @@ fn questions() -> Vec<(String, &'static str, Vec<u8>)> {
     questions
 }
 
-/// What is answered to each: its status and its body.
+/// What is answered to each, asked in that order: its status and its body.
 async fn said(pod: &Pod, selector: &str) -> Vec<(String, u16, Bytes)> {
+    answers(pod, selector, questions()).await
+}
+
+/// What a pod says to each that is asked the last of them first: whoever was first there is not the first here.
+async fn said_backwards(pod: &Pod, selector: &str) -> Vec<(String, u16, Bytes)> {
+    let mut questions = questions();
+    questions.reverse();
+    let mut said = answers(pod, selector, questions).await;
+    said.reverse();
+    said
+}
+
+async fn answers(pod: &Pod, selector: &str, questions: Vec<(String, &'static str, Vec<u8>)>) -> Vec<(String, u16, Bytes)> {
     let stream = TcpStream::connect(pod.running.tcp).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let mut said = Vec::new();
-    for (path, content_type, body) in questions() {
+    for (path, content_type, body) in questions {
         let request = Request::post(&path).header(header::HOST, "pod").header(header::CONTENT_TYPE, content_type);
         let request = request.header("flagd-selector", selector).body(Full::new(Bytes::from(body))).unwrap();
         soon(sender.ready()).await.unwrap();
@@ -101,7 +116,7 @@ async fn the_second_answer_is_the_first_whoever_asked_before_and_however() {
     for _ in 0..2 {
         for selector in SELECTORS {
             let fresh = pod().await;
-            assert_eq!(said(&asked, selector).await, said(&fresh, selector).await);
+            assert_eq!(said(&asked, selector).await, said_backwards(&fresh, selector).await);
         }
     }
     let ok = said(&asked, "").await.iter().filter(|(_, status, _)| *status == 200).count();
@@ -122,7 +137,7 @@ async fn after_a_change_a_kill_and_its_end_everything_is_as_if_nobody_had_asked_
         let mut fresh = pod().await;
         steps[..done].iter().for_each(|step| step(&mut fresh, change));
         for selector in ["", "flagSetId=test", "a.json"] {
-            assert_eq!(said(&asked, selector).await, said(&fresh, selector).await, "after {done} steps");
+            assert_eq!(said(&asked, selector).await, said_backwards(&fresh, selector).await, "after {done} steps");
         }
         if let Some(step) = steps.get(done) {
             step(&mut asked, change);
