@@ -125,9 +125,11 @@ pub enum Serve {
     Split(Split),
 }
 
-/// The arithmetic of flagd's `fractional`, which was changed twice (flagd.md 2.3): what it hashes.
+/// The arithmetic of flagd's `fractional`, which was changed twice (flagd.md 2.3): what it hashes, and where that stands among the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FractionalVersion {
+    /// What version 2 hashes, among percentages. flagd before 0.15.
+    V1,
     /// A text, or the key of the flag and the targeting key as one. flagd 0.15 and 0.16.
     V2,
     /// Canonical CBOR of any value.
@@ -280,10 +282,11 @@ impl Kind {
 }
 
 impl FractionalVersion {
-    pub const ALL: [Self; 2] = [Self::V2, Self::V3];
+    pub const ALL: [Self; 3] = [Self::V1, Self::V2, Self::V3];
 
     pub fn number(self) -> u8 {
         match self {
+            Self::V1 => 1,
             Self::V2 => 2,
             Self::V3 => 3,
         }

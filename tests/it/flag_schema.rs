@@ -142,7 +142,7 @@ fn what_the_reader_refuses_for_its_shape_the_schema_refuses() {
     for (place, value) in [
         ("/unknown", json!(1)),
         ("/flags/full/targeting", json!(["a"])),
-        ("/flags/full/fractionalVersion", json!(1)),
+        ("/flags/full/fractionalVersion", json!(4)),
         ("/flags/full/fractionalVersion", json!("3")),
         ("/templates", json!([])),
         ("/templates/t", json!({})),

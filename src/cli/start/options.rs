@@ -108,8 +108,9 @@ pub struct Args {
     #[arg(long, env = "FLAGD_OTEL_COLLECTOR_URI", value_name = "URI", hide_env_values = true)]
     pub(super) otel_collector_uri: Option<String>,
 
-    /// The arithmetic of `fractional` for flags that do not say theirs: 2 is that of flagd 0.15 and 0.16. This one is ours [default: 3]
-    #[arg(long, env = "YARDARM_FRACTIONAL_VERSION", value_name = "2|3")]
+    /// The arithmetic of `fractional` for flags that do not say theirs: 1 is that of flagd before 0.15, 2 that of 0.15 and 0.16. This
+    /// one is ours [default: 3]
+    #[arg(long, env = "YARDARM_FRACTIONAL_VERSION", value_name = "1|2|3")]
     pub(super) fractional_version: Option<u8>,
 
     /// Threads that answer; one for each core that is granted when it is not set. This one is ours

@@ -85,7 +85,7 @@ impl Settings {
             Some(asked) => FractionalVersion::ALL
                 .into_iter()
                 .find(|version| u64::from(version.number()) == asked)
-                .ok_or_else(|| Failure::unable(format!("--fractional-version is {asked}, expected 2 or 3")))?,
+                .ok_or_else(|| Failure::unable(format!("--fractional-version is {asked}, expected 1, 2 or 3")))?,
         };
         let telemetry = telemetry::Args {
             log_format: log_format(file.text(args.log_format, "log-format")?)?,

@@ -18,7 +18,7 @@ pub(super) fn split(
     path: Path<'_>,
     compiler: &mut Compiler<'_>,
 ) -> Option<Split> {
-    let document::Split { by, salt, hash: _, weights, baseline } = split;
+    let document::Split { by, salt, hash, weights, baseline } = split;
     let problems = compiler.problems();
     let explicit_baseline = names.optional(baseline, path.key("baseline"), problems);
     let place = path.key("weights");
@@ -28,6 +28,13 @@ pub(super) fn split(
         && (salt.is_empty() || salt.len() > limits::KEY_BYTES)
     {
         problems.found(path.key("salt"), quoted(salt), format!("text of 1 to {} bytes", limits::KEY_BYTES));
+    }
+    if *hash == document::Hash::Murmur3 && names.flag.fractional_version == FractionalVersion::V1 {
+        problems.found(
+            path.key("hash"),
+            "`murmur3` with `fractionalVersion: 1`",
+            "version 2 or 3: the first deals by percentages, not by buckets",
+        );
     }
     let shares = (known.len() == weights.len()).then(|| shares(&known, place, problems))??;
     let by = match by.as_deref() {

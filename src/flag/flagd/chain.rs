@@ -149,7 +149,7 @@ impl<'t> Translator<'t> {
     /// `fractional` for whom has a key, and who has none is told apart before: to it that would be nothing.
     fn split(&mut self, flag: &CompiledFlag, split: &Split) -> Result<Json, Obstacle> {
         let Dealing::Murmur3(Murmur { version, salt, is_implicit }) = &split.dealing else { return Err(Obstacle::MetroSplit) };
-        if *version == FractionalVersion::V2 {
+        if *version != FractionalVersion::V3 {
             return Err(Obstacle::FractionalVersion);
         }
         let compiled = &*flag.shared;

@@ -92,7 +92,7 @@ impl Obstacle {
             Self::Prerequisite => {
                 "a prerequisite whose `targeting` or split belongs to its own key, or a `targeting` below a prerequisite without `offVariant`"
             }
-            Self::FractionalVersion => "`fractional` of version 2, where flagd's engines have version 3",
+            Self::FractionalVersion => "`fractional` of version 1 or 2, where flagd's engines have version 3",
             Self::VariantName => "a variant without a name, which flagd's engines take for none",
             Self::Size => "a flag that is larger than 1 MiB with its segments and prerequisites written out",
             Self::Definition => "a definition that does not compile",
@@ -123,7 +123,7 @@ pub fn translate(flag: &CompiledFlag, document: &Flag, flags: &dyn Lookup) -> Re
     }
     if !is_at_rest
         && flag.shared.targeting.is_some()
-        && document.fractional_version == FractionalVersion::V2
+        && document.fractional_version != FractionalVersion::V3
         && has_fractional(targeting.as_ref())
     {
         return Err(Obstacle::FractionalVersion);

@@ -2,6 +2,7 @@
 //!
 //! `(hash * total) >> 32` is where somebody stands among weights that add up to `total`. Version 2 hashes a text as it is, and without a unit
 //! the key of the flag and the targeting key as one text; version 3 hashes deterministic CBOR, of any unit or of the list of the two keys.
+//! Version 1 hashes as 2 does, and stands among percentages: the hash with a sign, its size in parts of the largest one.
 
 use serde_json::Value as Json;
 use smallvec::SmallVec;
@@ -64,7 +65,7 @@ impl<'r> Run<'r> {
                     [unit, buckets @ ..] => (Some(unit), buckets),
                 };
                 let dealt: Option<Dealt<'r>> = buckets.iter().map(bucket_of).collect();
-                pick(self.hash(unit), dealt.unwrap_or_default().iter().cloned())
+                self.pick(self.hash(unit), dealt.unwrap_or_default().iter().cloned())
             }
         })
     }
@@ -88,27 +89,57 @@ impl<'r> Run<'r> {
                 first @ Value::List(_) => {
                     let first = bucket_of(&first);
                     let hash = first.as_ref().and_then(|_| self.hash(None));
-                    return Ok(pick(hash, first.into_iter().chain(dealt)));
+                    return Ok(self.pick(hash, first.into_iter().chain(dealt)));
                 }
                 unit => self.hash(Some(&unit)),
             },
         };
-        Ok(pick(hash, dealt))
+        Ok(self.pick(hash, dealt))
     }
 
     /// The hash of the unit, or of the key of the flag and the targeting key. `None`: there is nothing to hash.
     fn hash(&self, unit: Option<&Value<'_>>) -> Option<u32> {
+        use FractionalVersion::{V1, V2, V3};
         let mut bytes = Bytes::new();
         match (self.fractional, unit) {
-            (FractionalVersion::V2, Some(Value::Text(text))) => return Some(murmur3_32(text.as_str().as_bytes())),
+            (V1 | V2, Some(Value::Text(text))) => return Some(murmur3_32(text.as_str().as_bytes())),
             // flagd's daemon drops a null; the other engines of version 2 answered null.
-            (FractionalVersion::V2, None | Some(Value::Null)) | (FractionalVersion::V3, None) => {
+            (V1 | V2, None | Some(Value::Null)) | (V3, None) => {
                 return Some(hash_of_keys(self.fractional, self.flag_key, self.context.targeting_key()?));
             }
-            (FractionalVersion::V2, Some(_)) | (FractionalVersion::V3, Some(Value::Null)) => return None,
-            (FractionalVersion::V3, Some(unit)) => cbor::value(unit, &mut bytes),
+            (V1 | V2, Some(_)) | (V3, Some(Value::Null)) => return None,
+            (V3, Some(unit)) => cbor::value(unit, &mut bytes),
         }
         Some(murmur3_32(&bytes))
+    }
+
+    /// Null without a hash, and of weights that add up to nothing or to too much.
+    fn pick<'v>(&self, hash: Option<u32>, mut dealt: impl Iterator<Item = (Value<'v>, u32)> + Clone) -> Value<'v> {
+        let Some(hash) = hash else { return Value::Null };
+        let total: u64 = dealt.clone().map(|(_, weight)| u64::from(weight)).sum();
+        if total == 0 || total > u64::from(LARGEST_WEIGHT) {
+            return Value::Null;
+        }
+        let found = match self.fractional {
+            FractionalVersion::V1 => {
+                // In flagd's order, because it rounds.
+                let place = f64::from(hash.cast_signed().unsigned_abs()) / f64::from(i32::MAX) * 100.0;
+                let mut end = 0.0;
+                dealt.find(|(_, weight)| {
+                    end += 100.0 * f64::from(*weight) / total as f64;
+                    place < end
+                })
+            }
+            FractionalVersion::V2 | FractionalVersion::V3 => {
+                let place = (u64::from(hash) * total) >> 32;
+                let mut end = 0;
+                dealt.find(|(_, weight)| {
+                    end += u64::from(*weight);
+                    place < end
+                })
+            }
+        };
+        found.map_or(Value::Null, |(variant, _)| variant)
     }
 }
 
@@ -116,7 +147,7 @@ impl<'r> Run<'r> {
 pub(in super::super) fn hash_of_keys(version: FractionalVersion, flag_key: &str, targeting_key: &str) -> u32 {
     let mut bytes = Bytes::new();
     match version {
-        FractionalVersion::V2 => {
+        FractionalVersion::V1 | FractionalVersion::V2 => {
             bytes.extend_from_slice(flag_key.as_bytes());
             bytes.extend_from_slice(targeting_key.as_bytes());
         }
@@ -133,24 +164,8 @@ pub(in super::super) fn hash_of_keys(version: FractionalVersion, flag_key: &str,
 pub(in super::super) fn hash_of_joined(version: FractionalVersion, parts: &[&str]) -> u32 {
     let mut bytes = Bytes::new();
     match version {
-        FractionalVersion::V2 => parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes())),
+        FractionalVersion::V1 | FractionalVersion::V2 => parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes())),
         FractionalVersion::V3 => cbor::joined(parts, &mut bytes),
     }
     murmur3_32(&bytes)
-}
-
-/// Null without a hash, and of weights that add up to nothing or to too much.
-fn pick<'v>(hash: Option<u32>, mut dealt: impl Iterator<Item = (Value<'v>, u32)> + Clone) -> Value<'v> {
-    let Some(hash) = hash else { return Value::Null };
-    let total: u64 = dealt.clone().map(|(_, weight)| u64::from(weight)).sum();
-    if total == 0 || total > u64::from(LARGEST_WEIGHT) {
-        return Value::Null;
-    }
-    let place = (u64::from(hash) * total) >> 32;
-    let mut end = 0;
-    let found = dealt.find(|(_, weight)| {
-        end += u64::from(*weight);
-        place < end
-    });
-    found.map_or(Value::Null, |(variant, _)| variant)
 }

@@ -277,7 +277,7 @@ fn fractional_version(fields: &Fields<'_, '_>, path: Path<'_>, problems: &mut Pr
         _ => None,
     };
     if version.is_none() {
-        problems.found(path.key("fractionalVersion"), node.to_string(), "2 or 3");
+        problems.found(path.key("fractionalVersion"), node.to_string(), "1, 2 or 3");
     }
     version
 }

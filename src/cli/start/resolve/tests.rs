@@ -96,7 +96,7 @@ fn what_is_wrong_is_named() {
         ("port: many", "port"),
         ("port: 70000", "65535"),
         ("log-format: xml", "console or json"),
-        ("fractional-version: 1", "2 or 3"),
+        ("fractional-version: 4", "1, 2 or 3"),
         ("stream-deadline: soon", "--stream-deadline"),
         ("- a", "no object"),
         ("bind-address: here", "IP address"),
