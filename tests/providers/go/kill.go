@@ -115,12 +115,15 @@ func (a *application) keeps(flag, value, variant string) error {
 	}
 }
 
+// told waits for the event of this flag alone: the one that a stream begins with names every flag, and may be heard late.
 func (a *application) told(flag string) error {
 	end := time.After(killWait)
 	for {
 		select {
 		case flags := <-a.changes:
-			if slices.Contains(flags, flag) {
+			// The provider gives an empty name for each flag before the names.
+			named := slices.DeleteFunc(flags, func(name string) bool { return name == "" })
+			if slices.Equal(named, []string{flag}) {
 				return nil
 			}
 		case <-end:

@@ -83,13 +83,20 @@ func (s *steps) provider(ctx context.Context, kind string) error {
 	return openfeature.SetNamedProviderAndWait(domain, provider)
 }
 
-// What was told before is not of this change: a stream of ours begins with the name of every flag.
+// Without an event for so long, what a stream begins with was heard.
+const quiet = 300 * time.Millisecond
+
+// What was told before is not of this change: a stream of ours begins with the name of every flag, and the provider hands it on in its own
+// time.
 func (s *steps) modified(ctx context.Context) error {
 	state := testframework.GetStateFromContext(ctx)
-	for len(state.EventChannel) > 0 {
-		<-state.EventChannel
+	for {
+		select {
+		case <-state.EventChannel:
+		case <-time.After(quiet):
+			return s.container.TriggerFlagChange()
+		}
 	}
-	return s.container.TriggerFlagChange()
 }
 
 // For a change, the framework listens only when it waits, after the flag was modified: what was told by then would be missed.
