@@ -21,7 +21,8 @@
 //! - [`replica`]: the map of compiled flags and its one writer; `follow` keeps it at the control plane's heels, `disk` over restarts.
 //! - [`sources`]: flags without a control plane, for `yardarm start`: files, web servers and flagd's sync service, merged into a replica.
 //! - [`sidecar`]: our own accept loop, the dialects that are spoken (gRPC, gRPC-Web, Connect), and a file for each thing that is served:
-//!   evaluate, stream, watch, flagd, sync, ofrep, health, management, metrics.
+//!   evaluate, stream, watch, flagd and ofrep (by way of `sdk`, where what SDKs are sent is kept), sync, health, management, metrics (with
+//!   `requests`, flagd's metrics of them).
 //!   `evidence` notes who was served what, attributes outcomes, and reports both; its guards trip flags while the control plane is away.
 //! - `control` (feature `control`): `store`, `ledger` (the only path to a write), `audit`, `publish` and `fleet` (who holds what), `admin`,
 //!   `evidence` (a trait; durable or in memory): what sidecars report of exposures and outcomes, each report and each unit once,

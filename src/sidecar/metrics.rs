@@ -162,11 +162,7 @@ impl Collector for Synced {
         let help = "Seconds that a stream of documents was open, by what ended it";
         let mut family = encoder.encode_descriptor("feature_flag_flagd_sync_stream_duration_seconds", help, None, MetricType::Histogram)?;
         for ended in sync::Ended::ALL {
-            let durations = press.counts.durations(ended);
-            let buckets = durations.buckets();
-            let count = buckets.iter().map(|(_, count)| count).sum();
-            let labels = [("reason", ended.name())];
-            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(durations.sum_s(), count, &buckets, None)?;
+            press.counts.durations(ended).encode(family.encode_family(&[("reason", ended.name())])?)?;
         }
         Ok(())
     }

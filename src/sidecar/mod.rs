@@ -28,6 +28,7 @@ mod flagd;
 mod grpc;
 mod handshakes;
 mod health;
+mod histogram;
 mod impressions;
 mod listen;
 mod management;

@@ -236,6 +236,8 @@ async fn flagds_metrics_are_there_with_flagds_labels() {
         |name: &str| -> Vec<&str> { served.iter().filter(|(known, ..)| known == name).map(|(_, of, _)| of["le"].as_str()).collect() };
     let seconds = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf"];
     assert_eq!(bounds("http_server_request_duration_seconds_bucket"), seconds);
+    let streams = ["30.0", "60.0", "120.0", "300.0", "480.0", "600.0", "1200.0", "1800.0", "3600.0", "10800.0", "+Inf"];
+    assert_eq!(bounds("feature_flag_flagd_sync_stream_duration_seconds_bucket"), streams.repeat(4), "one for each way to end");
     assert_eq!(bounds("rpc_server_duration_milliseconds_bucket").len(), 16);
     assert_eq!(bounds("http_server_response_body_size_bytes_bucket").len(), 9);
 }

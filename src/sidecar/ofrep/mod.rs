@@ -93,16 +93,17 @@ pub(super) async fn answer(desk: Arc<Desk>, request: Request<RequestBody>) -> An
     };
     let answered = contained(|| {
         Ok(match key {
-            Key::One(key) => one(&desk, &key, &head.headers, &body),
+            Key::One(key) => one(&desk, &unescaped(key), &head.headers, &body),
             Key::All => all(&desk, &head, &body),
         })
     });
     answered.unwrap_or_else(|status| json_answer(StatusCode::INTERNAL_SERVER_ERROR, &error(ErrorCode::General, status.message())))
 }
 
+/// As it stands in the path.
 #[derive(Debug, PartialEq)]
-enum Key {
-    One(String),
+enum Key<'p> {
+    One(&'p str),
     All,
 }
 
@@ -135,10 +136,10 @@ fn events(desk: &Arc<Desk>, head: &Parts, selector: String) -> Answer {
 }
 
 /// `None`: nothing is served there.
-fn key_of(path: &str) -> Option<Key> {
+fn key_of(path: &str) -> Option<Key<'_>> {
     match path.strip_prefix(FLAGS)? {
         "" | "/" => Some(Key::All),
-        key => key.strip_prefix('/').map(|key| Key::One(unescaped(key))),
+        key => key.strip_prefix('/').map(Key::One),
     }
 }
 
@@ -334,16 +335,22 @@ mod tests {
 
     #[test]
     fn a_path_names_one_flag_or_all() {
-        let one = |key: &str| Some(Key::One(key.to_owned()));
+        let asked = |path| {
+            key_of(path).map(|key| match key {
+                Key::One(key) => unescaped(key),
+                Key::All => panic!("{path} names all"),
+            })
+        };
+        let one = |key: &str| Some(key.to_owned());
         assert_eq!(key_of("/ofrep/v1/evaluate/flags"), Some(Key::All));
         assert_eq!(key_of("/ofrep/v1/evaluate/flags/"), Some(Key::All));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flags/my.flag-1_a"), one("my.flag-1_a"));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%6dy%2Eflag"), one("my.flag"));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flags/a%2"), one("a%2"));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%zz%"), one("%zz%"));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flags/%ff"), one("\u{fffd}"));
-        assert_eq!(key_of("/ofrep/v1/evaluate/flagsx"), None);
-        assert_eq!(key_of("/ofrep/v1/configuration"), None);
+        assert_eq!(asked("/ofrep/v1/evaluate/flags/my.flag-1_a"), one("my.flag-1_a"));
+        assert_eq!(asked("/ofrep/v1/evaluate/flags/%6dy%2Eflag"), one("my.flag"));
+        assert_eq!(asked("/ofrep/v1/evaluate/flags/a%2"), one("a%2"));
+        assert_eq!(asked("/ofrep/v1/evaluate/flags/%zz%"), one("%zz%"));
+        assert_eq!(asked("/ofrep/v1/evaluate/flags/%ff"), one("\u{fffd}"));
+        assert_eq!(asked("/ofrep/v1/evaluate/flagsx"), None);
+        assert_eq!(asked("/ofrep/v1/configuration"), None);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tonic::Code;
 
 use crate::sidecar::dialect::connect_code;
+use crate::sidecar::histogram::Histogram;
 use crate::sidecar::pod::Desk;
 
-use super::histogram::Histogram;
 use super::route::Route;
 use super::table::{Calls, Http, Place, Sizes, System, Table};
 

@@ -8,7 +8,6 @@
 //! a path where nothing is served is no route, where flagd makes a series of everything that somebody asks for.
 
 mod export;
-mod histogram;
 mod route;
 mod table;
 

@@ -7,8 +7,8 @@ use http::Method;
 use tonic::Code;
 
 use crate::sidecar::dialect::Dialect;
+use crate::sidecar::histogram::{BYTES, Histogram, PLAIN, SECONDS};
 
-use super::histogram::{BYTES, Histogram, PLAIN, SECONDS};
 use super::route::Route;
 
 /// In front of a message that has a frame.

@@ -1,9 +1,12 @@
 //! What is counted of the sync service: flagd's two metrics of streams, and what becomes of the documents.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::flag::Obstacle;
+use crate::sidecar::histogram::{Histogram, STREAMS};
 
 /// How a stream ended, in flagd's words (flagd.md 1.10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,9 +16,6 @@ pub(in crate::sidecar) enum Ended {
     ClientDisconnect,
     Error,
 }
-
-/// Upper bounds of the lengths of streams, in seconds. Providers cut theirs after ten minutes.
-pub(in crate::sidecar) const BOUNDS_S: [u64; 8] = [1, 10, 60, 300, 600, 1_800, 3_600, 86_400];
 
 #[derive(Debug, Default)]
 pub(in crate::sidecar) struct Counts {
@@ -28,11 +28,14 @@ pub(in crate::sidecar) struct Counts {
     durations: [Durations; Ended::ALL.len()],
 }
 
-#[derive(Debug, Default)]
-pub(in crate::sidecar) struct Durations {
-    /// The last is of all longer ones.
-    buckets: [AtomicU64; BOUNDS_S.len() + 1],
-    sum_ms: AtomicU64,
+/// Of streams, which end seldom.
+#[derive(Debug)]
+struct Durations(Mutex<Histogram>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Mutex::new(Histogram::new(&STREAMS)))
+    }
 }
 
 impl Ended {
@@ -50,25 +53,10 @@ impl Ended {
 
 impl Counts {
     pub(in crate::sidecar) fn ended(&self, ended: Ended, after: Duration) {
-        let Durations { buckets, sum_ms } = &self.durations[ended as usize];
-        let bucket = BOUNDS_S.iter().position(|bound| after <= Duration::from_secs(*bound)).unwrap_or(BOUNDS_S.len());
-        buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        sum_ms.fetch_add(u64::try_from(after.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.durations[ended as usize].0.lock().observe(after.as_secs_f64());
     }
 
-    pub(in crate::sidecar) fn durations(&self, ended: Ended) -> &Durations {
-        &self.durations[ended as usize]
-    }
-}
-
-impl Durations {
-    /// Upper bound in seconds and count of each bucket.
-    pub(in crate::sidecar) fn buckets(&self) -> Vec<(f64, u64)> {
-        let bounds = BOUNDS_S.iter().map(|bound| *bound as f64).chain([f64::INFINITY]);
-        bounds.zip(self.buckets.iter().map(|count| count.load(Ordering::Relaxed))).collect()
-    }
-
-    pub(in crate::sidecar) fn sum_s(&self) -> f64 {
-        self.sum_ms.load(Ordering::Relaxed) as f64 / 1_000.0
+    pub(in crate::sidecar) fn durations(&self, ended: Ended) -> MutexGuard<'_, Histogram> {
+        self.durations[ended as usize].0.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! Histograms with the bounds of flagd's, so that what is reckoned from their buckets stays comparable.
+//! Histograms of what flagd measures too: with its bounds, what is reckoned from their buckets stays comparable.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use prometheus_client::encoding::NoLabelSet;
 #[derive(Debug, PartialEq)]
 pub(super) struct Bounds(&'static [f64]);
 
-/// Of the duration of a request, in seconds: the convention of OpenTelemetry's instrumentation before 0.075 was added to it.
+/// Of the duration of a request, in seconds: what the libraries of Prometheus take when nobody names any.
 pub(super) const SECONDS: Bounds = Bounds(&[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0]);
 
 /// OpenTelemetry's own, for whatever has no better: milliseconds of calls, bytes and numbers of their messages.
@@ -18,6 +18,9 @@ pub(super) const PLAIN: Bounds =
 
 /// Of the body of an answer.
 pub(super) const BYTES: Bounds = Bounds(&[1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9]);
+
+/// Of a stream of documents, in seconds. Providers cut theirs after ten minutes.
+pub(super) const STREAMS: Bounds = Bounds(&[30.0, 60.0, 120.0, 300.0, 480.0, 600.0, 1_200.0, 1_800.0, 3_600.0, 10_800.0]);
 
 const MOST: usize = 16;
 
@@ -30,7 +33,7 @@ pub(super) struct Histogram {
 
 impl Histogram {
     pub(super) fn new(bounds: &'static Bounds) -> Self {
-        const { assert!(SECONDS.0.len() < MOST && PLAIN.0.len() < MOST && BYTES.0.len() < MOST) };
+        const { assert!(SECONDS.0.len() < MOST && PLAIN.0.len() < MOST && BYTES.0.len() < MOST && STREAMS.0.len() < MOST) };
         Self { bounds, counts: [0; MOST], sum: 0.0 }
     }
 
